@@ -1,0 +1,84 @@
+"""What a database offers: transactions that plain functions run in. One SQL text serves every implementation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from importlib import resources
+from typing import Any, Protocol, TypeVar
+
+SqlValue = str | int | float | bytes | None
+Row = tuple[Any, ...]
+"""A row as the database hands it out: whoever wrote the SELECT knows its columns."""
+
+T = TypeVar("T")
+
+
+class Transaction(Protocol):
+    """Runs SQL with `:name` parameters inside the transaction of one operation."""
+
+    lock_rows: str
+    """What to put behind a SELECT that claims rows: `FOR UPDATE SKIP LOCKED`, or nothing where writers take turns."""
+
+    def execute(self, sql: str, parameters: Mapping[str, SqlValue] | None = None) -> list[Row]:
+        """Run one statement and return its rows."""
+        ...
+
+    def execute_many(self, sql: str, parameters: Iterable[Mapping[str, SqlValue]]) -> None:
+        """Run one statement once for each set of parameters."""
+        ...
+
+    def script(self, sql: str) -> None:
+        """Run several statements without parameters."""
+        ...
+
+
+class Database(Protocol):
+    """Operations are plain functions of a transaction: all of one is stored, or nothing.
+
+    Errors raised by an operation roll it back and reach its caller; the database's own are `DatabaseError`s.
+    """
+
+    async def write(self, operation: Callable[[Transaction], T]) -> T:
+        """Run an operation and return its result once it is durable; operations that meet share one commit."""
+        ...
+
+    async def read(self, operation: Callable[[Transaction], T]) -> T:
+        """Run an operation that only reads, on a snapshot that sees every write that has returned."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was begun and let go of the database."""
+        ...
+
+
+_NUMBERED = re.compile(r"(\d{4})_\w+\.sql")
+
+
+async def migrate(database: Database, component: str, package: str) -> int:
+    """Apply the package's `0001_name.sql` files that this database has not seen; return how many.
+
+    Components count separately, so the library and the server may live in one database.
+    """
+    files = sorted((f for f in resources.files(package).iterdir() if _NUMBERED.fullmatch(f.name)), key=lambda f: f.name)
+    scripts = [(int(f.name[:4]), f.read_text(encoding="utf-8")) for f in files]
+
+    def operation(tx: Transaction) -> int:
+        tx.execute(
+            "CREATE TABLE IF NOT EXISTS idioteque_migrations"
+            " (component TEXT NOT NULL, version BIGINT NOT NULL, PRIMARY KEY (component, version))"
+        )
+        rows = tx.execute(
+            "SELECT version FROM idioteque_migrations WHERE component = :component", {"component": component}
+        )
+        applied = {row[0] for row in rows}
+        missing = [(version, script) for version, script in scripts if version not in applied]
+        for version, script in missing:
+            tx.script(script)
+            tx.execute(
+                "INSERT INTO idioteque_migrations (component, version) VALUES (:component, :version)",
+                {"component": component, "version": version},
+            )
+        return len(missing)
+
+    return await database.write(operation)

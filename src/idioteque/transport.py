@@ -1,0 +1,280 @@
+"""All HTTP that leaves this package: plain records for a request and its response, the seam, and its implementation.
+
+The same two records describe a delivery on its way in, so that all behind a framework's door speaks one language.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import ipaddress
+import socket
+import ssl
+import weakref
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import aiohttp
+import aiohttp.abc
+import yarl
+
+from idioteque.errors import AddressDenied, ConnectFailed, ConnectionCut, ExchangeTimeout, TransportError
+
+Headers = Sequence[tuple[str, str]]
+"""Header pairs in the order of the wire; names in any case, values of ISO 8859-1 characters."""
+
+DEFAULT_TIMEOUT_S = 30.0
+RESPONSE_BYTES_MAX = 1024 * 1024
+CONNECT_TIMEOUT_S = 10.0
+RESOLVE_TIMEOUT_S = 5.0
+KEEP_ALIVE_S = 4.0  # below the five seconds after which common servers close an idle connection
+CONNECTIONS_PER_HOST_MAX = 512
+_READ_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A request: `url` is absolute on the way out; on the way in it is what the request line says."""
+
+    method: str
+    url: str
+    headers: Headers = ()
+    body: bytes = b""
+
+    def header(self, name: str) -> str | None:
+        """Return the first value of a header, or None; names compare without case."""
+        return _header(self.headers, name)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """A response; `complete` is False when the body was longer than the caller wanted and reading stopped."""
+
+    status: int
+    headers: Headers = ()
+    body: bytes = b""
+    complete: bool = True
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is 2xx."""
+        return 200 <= self.status < 300
+
+    def header(self, name: str) -> str | None:
+        """Return the first value of a header, or None; names compare without case."""
+        return _header(self.headers, name)
+
+
+class HttpTransport(Protocol):
+    """One HTTP exchange at a time. Redirects are never followed, bodies never decompressed, proxies never used."""
+
+    async def send(
+        self,
+        request: HttpRequest,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        response_bytes_max: int = RESPONSE_BYTES_MAX,
+    ) -> HttpResponse:
+        """Send a request and return whatever response came; the deadline covers everything from DNS to the last byte.
+
+        Raise a `TransportError` when none came: ConnectFailed, ConnectionCut, ExchangeTimeout or AddressDenied.
+        """
+        ...
+
+    async def probe(self, url: str, *, timeout_s: float = 2.0) -> bool:
+        """Return whether the URL's host accepts a TCP connection."""
+        ...
+
+    async def close(self) -> None:
+        """Close every pooled connection of the running loop."""
+        ...
+
+
+AddressCheck = Callable[[str, int], None]
+"""Called with every IP address and port about to be connected to; raises `AddressDenied` to refuse it."""
+
+
+class PooledTransport:
+    """`HttpTransport` over aiohttp: connections pooled per destination, one pool per event loop."""
+
+    def __init__(self, check_address: AddressCheck | None = None) -> None:
+        self._check = check_address
+        self._sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    async def send(
+        self,
+        request: HttpRequest,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        response_bytes_max: int = RESPONSE_BYTES_MAX,
+    ) -> HttpResponse:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._exchange(request, response_bytes_max)
+        except TimeoutError:
+            raise ExchangeTimeout(f"{origin(request.url)} did not answer within {timeout_s:g} s") from None
+        except AddressDenied:
+            raise
+        except aiohttp.ClientConnectorError as error:
+            raise _connect_error(request.url, error) from error
+        except aiohttp.ClientError as error:
+            raise ConnectionCut(f"{origin(request.url)}: {error or type(error).__name__}") from error
+        except (OSError, ssl.SSLError) as error:
+            raise ConnectionCut(f"{origin(request.url)}: {error or type(error).__name__}") from error
+        except ValueError as error:
+            raise TransportError(f"cannot send to {origin(request.url)}: {error}") from error
+
+    async def _exchange(self, request: HttpRequest, response_bytes_max: int) -> HttpResponse:
+        url = yarl.URL(request.url, encoded=True)
+        if self._check is not None and is_address(url.host or ""):
+            self._check(url.host or "", url.port or 0)
+        async with self._session().request(
+            request.method, url, headers=list(request.headers), data=request.body or None, allow_redirects=False
+        ) as response:
+            body, complete = await _read(response, response_bytes_max)
+            headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers]
+            return HttpResponse(response.status, headers, body, complete)
+
+    def _session(self) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        session = self._sessions.get(loop)
+        if session is None or session.closed:
+            connector = aiohttp.TCPConnector(
+                limit=0,
+                limit_per_host=CONNECTIONS_PER_HOST_MAX,
+                keepalive_timeout=KEEP_ALIVE_S,
+                resolver=_CheckedResolver(self._check),
+                use_dns_cache=False,
+            )
+            session = self._sessions[loop] = aiohttp.ClientSession(
+                connector=connector,
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+                timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=CONNECT_TIMEOUT_S),
+                trust_env=False,
+            )
+        return session
+
+    async def probe(self, url: str, *, timeout_s: float = 2.0) -> bool:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            async with asyncio.timeout(timeout_s):
+                address = (await resolve(parts.hostname or "", port, self._check))[0]
+                _, writer = await asyncio.open_connection(address, port)
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+                return True
+        except (OSError, TimeoutError, TransportError):
+            return False
+
+    async def close(self) -> None:
+        session = self._sessions.pop(asyncio.get_running_loop(), None)
+        if session is not None:
+            await session.close()
+
+
+class _CheckedResolver(aiohttp.abc.AbstractResolver):
+    """Resolves a name, has every answer checked, and hands out addresses: what was checked is what is connected to."""
+
+    def __init__(self, check: AddressCheck | None) -> None:
+        self._check = check
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[aiohttp.abc.ResolveResult]:
+        addresses = await resolve(host, port, self._check)
+        return [
+            {
+                "hostname": host,
+                "host": address,
+                "port": port,
+                "family": socket.AF_INET6 if ":" in address else socket.AF_INET,
+                "proto": 0,
+                "flags": socket.AI_NUMERICHOST,
+            }
+            for address in addresses
+        ]
+
+    async def close(self) -> None:
+        return
+
+
+async def resolve(host: str, port: int, check: AddressCheck | None) -> list[str]:
+    """Return the addresses of a host, each one checked; an OSError when the name is unknown."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(RESOLVE_TIMEOUT_S):
+            answers = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except TimeoutError:
+        raise OSError(f"the name {host!r} was not resolved within {RESOLVE_TIMEOUT_S:g} s") from None
+    except UnicodeError:
+        raise OSError(f"{host!r} is not a valid host name") from None
+    addresses = list(dict.fromkeys(str(answer[4][0]) for answer in answers))
+    if not addresses:
+        raise OSError(f"the name {host!r} has no address")
+    if check is not None:
+        for address in addresses:
+            check(address, port)
+    return addresses
+
+
+@functools.lru_cache(maxsize=4096)
+def is_address(host: str) -> bool:
+    """Whether a URL's host is an IP address rather than a name."""
+    try:
+        ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def origin(url: str) -> str:
+    """Return scheme, host and port of a URL: all of it that may stand in a log."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        host = f"[{host}]" if ":" in host else host
+        return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
+    except ValueError:
+        return "(not a URL)"
+
+
+async def _read(response: aiohttp.ClientResponse, bytes_max: int) -> tuple[bytes, bool]:
+    chunks: list[bytes] = []
+    room = bytes_max
+    while chunk := await response.content.read(min(_READ_BYTES, room + 1)):
+        if len(chunk) > room:
+            response.close()
+            return b"".join([*chunks, chunk[:room]]), False
+        chunks.append(chunk)
+        room -= len(chunk)
+    return b"".join(chunks), True
+
+
+def _connect_error(url: str, error: aiohttp.ClientConnectorError) -> TransportError:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, AddressDenied):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return ConnectFailed(f"no connection to {origin(url)}: {error.os_error or error}")
+
+
+def _header(headers: Headers, name: str) -> str | None:
+    wanted = name.lower()
+    for key, value in headers:
+        if key.lower() == wanted:
+            return value
+    return None
+
+
+Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
+"""What a mount offers to a framework's adapter."""
