@@ -1,4 +1,4 @@
-"""`python -m idioteque` and the `idioteque` command: hands over to the command line, if its packages are there."""
+"""`python -m idioteque` and the `idioteque` command: hands over to the command line, if click is installed."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import sys
 
 from idioteque.errors import MissingExtra
 
-_PACKAGES = ("click", "rich")
-
 
 def main() -> None:
-    """Run the command line and exit; without its packages, name the extra that brings them and exit with 2."""
+    """Run the command line and exit; without click, name the extra that brings it and exit with 2."""
     try:
         from idioteque.cli import main as run  # click comes with the server extra
     except ModuleNotFoundError as error:
-        if error.name not in _PACKAGES:
+        if error.name != "click":
             raise
         sys.stderr.write(f"{MissingExtra('the command line', 'server')}\n")
         raise SystemExit(2) from None

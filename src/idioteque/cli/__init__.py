@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from idioteque.errors import ConfigurationError, IdiotequeError, InvalidValue, first_line
+from idioteque.errors import ConfigurationError, IdiotequeError, InvalidValue, MissingExtra, first_line
 
 COMMANDS: Mapping[str, str] = {
     "serve": "idioteque.cli.serve:serve",
@@ -88,7 +88,11 @@ def _in_one_line(error: click.UsageError) -> click.ClickException:
 
 
 def _unavailable(name: str, error: Exception) -> click.Command:
-    reason = f"the command {name!r} is not available: {first_line(error)}"
+    what = f"the command {name!r}"
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("idioteque"):
+        reason = str(MissingExtra(what, "server"))
+    else:
+        reason = f"{what} is not available: {first_line(error)}"
 
     def fail(arguments: tuple[str, ...]) -> None:
         raise BadInput(reason) from error

@@ -1,0 +1,269 @@
+"""The public `/v2` API of any QStash, as far as the commands use it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import cast
+from urllib.parse import quote, urlencode, urlsplit
+
+from idioteque.errors import ConfigurationError, IdiotequeError, InvalidValue
+from idioteque.transport import Headers, HttpRequest, HttpResponse, HttpTransport, PooledTransport, origin
+
+Json = dict[str, object]
+"""One object of an answer, as the protocol names its fields."""
+
+Query = Sequence[tuple[str, str]]
+"""Query parameters; a name given twice means either value."""
+
+HOSTED_URL = "https://qstash.upstash.io"
+DEV_PORT = 8080
+# The protocol's published credentials of a local dev server: the same on every machine, and no secret.
+DEV_TOKEN = "eyJVc2VySUQiOiJkZWZhdWx0VXNlciIsIlBhc3N3b3JkIjoiZGVmYXVsdFBhc3N3b3JkIn0="  # noqa: S105
+PAGE_COUNT_MAX = 100
+BULK_COUNT_MAX = 100
+TIMEOUT_S = 60.0
+ANSWER_BYTES_MAX = 256 * 1024 * 1024
+TEXT_LENGTH_MAX = 500
+
+_GROUP = re.compile(r"[A-Za-z0-9._-]+")
+_TOKEN = re.compile(r"[!-~]+")
+_URL_SAFE = "%/:?@!$&'()*+,;=~-._[]"
+_ON = ("true", "1")
+_OFF = ("false", "0", "")
+
+
+class ApiRefusal(IdiotequeError):
+    """The API answered something else than success; `status` and its `text`. `retry_after_s` is None unless it said."""
+
+    def __init__(self, where: str, status: int, text: str, retry_after_s: float | None = None) -> None:
+        super().__init__(f"{where} answered {status}: {text or '(no text)'}")
+        self.status = status
+        self.text = text
+        self.retry_after_s = retry_after_s
+
+
+class AnswerUnreadable(IdiotequeError):
+    """The answer was a success, but not what the protocol says it is: perhaps this is no QStash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Where a QStash is, without a slash at the end, and the token that opens it."""
+
+    url: str
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some entries of a list; `cursor` asks for those that follow, None when there are no more."""
+
+    entries: list[Json]
+    cursor: str | None
+
+
+def account_from(environment: Mapping[str, str]) -> Account:
+    """Return the account that the `QSTASH_*` variables name; raise `ConfigurationError` for missing or odd ones.
+
+    `QSTASH_DEV` wins over the others, as in the JavaScript SDK.
+    """
+    dev = environment.get("QSTASH_DEV", "").strip().lower()
+    if dev not in (*_ON, *_OFF):
+        raise ConfigurationError(f"QSTASH_DEV must be true or false, not {dev!r}")
+    if dev in _ON:
+        port = environment.get("QSTASH_DEV_PORT", "") or str(DEV_PORT)
+        if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            raise ConfigurationError(f"QSTASH_DEV_PORT must be a port, not {port!r}")
+        return Account(f"http://127.0.0.1:{port}", DEV_TOKEN)
+    token = environment.get("QSTASH_TOKEN", "").strip()
+    if not token:
+        raise ConfigurationError("QSTASH_TOKEN is not set: export the token of your QStash, or QSTASH_DEV=true")
+    if _TOKEN.fullmatch(token) is None:
+        raise ConfigurationError("QSTASH_TOKEN holds characters that no token has")
+    return Account(_base_url(environment.get("QSTASH_URL", "").strip() or HOSTED_URL), token)
+
+
+def _base_url(url: str) -> str:
+    url = url.rstrip("/").removesuffix("/v2/publish")
+    if not _is_web(url) or not url.isascii() or set(url) & set(" ?#"):
+        raise ConfigurationError(f"QSTASH_URL must be like {HOSTED_URL}, not {url!r}")
+    return url
+
+
+def _is_web(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 443
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and port > 0 and url.isprintable()
+
+
+def destination_path(destination: str) -> str:
+    """Return a destination as it stands in a request's target; raise `InvalidValue` for what is none.
+
+    A destination is an http(s) URL, whose escapes are kept and whose fragment is dropped, or a URL group's name.
+    """
+    if _GROUP.fullmatch(destination):
+        return destination
+    url = destination.partition("#")[0]
+    if not _is_web(url):
+        raise InvalidValue(f"{destination!r} is neither an http:// or https:// URL nor the name of a URL group")
+    return quote(url, safe=_URL_SAFE)
+
+
+class QStash:
+    """The API of one account; a refusal is an `ApiRefusal`, no answer a `TransportError`."""
+
+    def __init__(self, account: Account, transport: HttpTransport) -> None:
+        self._account = account
+        self._transport = transport
+
+    async def publish(self, destination: str, headers: Headers, body: bytes) -> list[Json]:
+        """Publish one message; return what was accepted: one object, or one for each endpoint of a URL group."""
+        answer = await self._call("POST", f"/v2/publish/{destination_path(destination)}", (), headers, body)
+        return _objects(cast(object, answer)) if isinstance(answer, list) else [_object(answer)]
+
+    async def message(self, message_id: str) -> Json:
+        """Return a message that is under way."""
+        return _object(await self._call("GET", f"/v2/messages/{_segment(message_id)}"))
+
+    async def cancel(self, message_id: str) -> None:
+        """Cancel a message that is under way."""
+        await self._call("DELETE", f"/v2/messages/{_segment(message_id)}")
+
+    async def events(self, filters: Query, cursor: str | None = None, count: int = PAGE_COUNT_MAX) -> Page:
+        """Return a page of the log, by default the latest entry first."""
+        return _page(await self._call("GET", "/v2/events", _paged(filters, cursor, count)), "events")
+
+    async def dead_letters(self, filters: Query, cursor: str | None = None, count: int = PAGE_COUNT_MAX) -> Page:
+        """Return a page of the dead letters, the oldest first."""
+        return _page(await self._call("GET", "/v2/dlq", _paged(filters, cursor, count)), "messages")
+
+    async def dead_letter(self, dlq_id: str) -> Json:
+        """Return one dead letter."""
+        return _object(await self._call("GET", f"/v2/dlq/{_segment(dlq_id)}"))
+
+    async def delete_dead_letters(self, dlq_ids: Sequence[str]) -> int:
+        """Delete at most `BULK_COUNT_MAX` dead letters; return how many there were."""
+        answer = _object(await self._call("DELETE", "/v2/dlq", [("dlqIds", one) for one in dlq_ids]))
+        deleted = answer.get("deleted")
+        if not isinstance(deleted, int):
+            raise AnswerUnreadable("the answer to a deletion has no number `deleted`")
+        return deleted
+
+    async def retry_dead_letters(self, dlq_ids: Sequence[str]) -> int:
+        """Publish at most `BULK_COUNT_MAX` dead letters again; return how many there were.
+
+        A service that refuses the whole because some are gone (404) is asked for each.
+        """
+        try:
+            answer = _object(await self._call("POST", "/v2/dlq/retry", [("dlqIds", one) for one in dlq_ids]))
+        except ApiRefusal as refusal:
+            if refusal.status != 404:
+                raise
+            return sum([await self._retry_one(one) for one in dlq_ids])
+        return len([response for response in _objects(answer.get("responses")) if "messageId" in response])
+
+    async def _retry_one(self, dlq_id: str) -> int:
+        try:
+            await self._call("POST", f"/v2/dlq/retry/{_segment(dlq_id)}")
+        except ApiRefusal as refusal:
+            if refusal.status != 404:
+                raise
+            return 0
+        return 1
+
+    async def _call(
+        self, method: str, path: str, query: Query = (), headers: Headers = (), body: bytes = b""
+    ) -> object:
+        url = self._account.url + path + (f"?{urlencode(query)}" if query else "")
+        authorized = [("Authorization", f"Bearer {self._account.token}"), *headers]
+        response = await self._transport.send(
+            HttpRequest(method, url, authorized, body), timeout_s=TIMEOUT_S, response_bytes_max=ANSWER_BYTES_MAX
+        )
+        where = origin(url)
+        if not response.ok:
+            raise ApiRefusal(where, response.status, self._text(response), _retry_after_s(response))
+        if not response.complete:
+            raise AnswerUnreadable(f"{where} answered more than {ANSWER_BYTES_MAX} bytes; ask for less with --limit")
+        try:
+            return cast(object, json.loads(response.body)) if response.body else {}
+        except (ValueError, RecursionError):
+            raise AnswerUnreadable(f"{where} answered {response.status} and no JSON; is it a QStash?") from None
+
+    def _text(self, response: HttpResponse) -> str:
+        text = response.body.decode(errors="replace")
+        try:
+            value: object = json.loads(text)
+        except (ValueError, RecursionError):
+            value = None
+        if isinstance(value, dict) and isinstance(said := cast(Json, value).get("error"), str):
+            text = said
+        return printable(text.replace(self._account.token, "[token]"))[:TEXT_LENGTH_MAX]
+
+
+@asynccontextmanager
+async def connected(environment: Mapping[str, str]) -> AsyncGenerator[QStash, None]:
+    """Yield the QStash that the environment names and let go of its connections afterwards."""
+    transport = PooledTransport()
+    try:
+        yield QStash(account_from(environment), transport)
+    finally:
+        await transport.close()
+
+
+async def dead_letter_ids(qstash: QStash, filters: Query) -> list[str]:
+    """Return the ids of all dead letters that fit; those that come later are not among them."""
+    ids: list[str] = []
+    cursor: str | None = None
+    while True:
+        page = await qstash.dead_letters(filters, cursor)
+        ids += [str(entry.get("dlqId", "")) for entry in page.entries]
+        cursor = page.cursor
+        if cursor is None:
+            return list(dict.fromkeys(ids))
+
+
+def printable(text: str) -> str:
+    """Return text without what a terminal would obey: controls, line breaks and changes of direction are escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _segment(text: str) -> str:
+    if not text or text in (".", ".."):
+        raise InvalidValue(f"{text!r} is not an id")
+    return quote(text, safe="")
+
+
+def _paged(filters: Query, cursor: str | None, count: int) -> list[tuple[str, str]]:
+    return [*filters, ("count", str(count)), *([("cursor", cursor)] if cursor else [])]
+
+
+def _page(answer: object, name: str) -> Page:
+    document = _object(answer)
+    cursor = document.get("cursor")
+    return Page(_objects(document.get(name)), str(cursor) if cursor else None)
+
+
+def _object(value: object) -> Json:
+    if not isinstance(value, dict):
+        raise AnswerUnreadable("the answer is not a JSON object; is it a QStash?")
+    return cast(Json, value)
+
+
+def _objects(value: object) -> list[Json]:
+    if not isinstance(value, list):
+        raise AnswerUnreadable("the answer holds no list where the protocol has one; is it a QStash?")
+    return [_object(entry) for entry in cast(Iterable[object], value)]
+
+
+def _retry_after_s(response: HttpResponse) -> float | None:
+    text = response.header("Retry-After") or ""
+    return float(text) if text.isascii() and text.isdigit() else None

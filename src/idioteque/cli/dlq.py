@@ -1,0 +1,114 @@
+"""`idioteque dlq`: dead letters, the messages that were given up."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Sequence
+
+import click
+
+from idioteque.cli import Failed
+from idioteque.cli.client import BULK_COUNT_MAX, PAGE_COUNT_MAX, Json, QStash, Query, connected, dead_letter_ids
+from idioteque.cli.filters import filtered, query_from
+from idioteque.cli.output import progress, show_record, show_rows
+from idioteque.clock import SystemClock
+from idioteque.errors import InvalidValue
+
+COLUMNS = {
+    "dead letter": "dlqId",
+    "message": "messageId",
+    "created": "createdAt",
+    "status": "responseStatus",
+    "url": "url",
+    "label": "label",
+}
+
+
+@click.group()
+def dlq() -> None:
+    """Look at dead letters, send them again or delete them."""
+
+
+@dlq.command("list")
+@filtered
+@click.option("--status", multiple=True, type=int, help="Only with this last response status.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="How many.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(limit: int, as_json: bool, **filters: Sequence[object]) -> None:
+    """List dead letters, the oldest first."""
+    show_rows(asyncio.run(_list(query_from(filters), limit)), COLUMNS, as_json=as_json)
+
+
+@dlq.command()
+@click.argument("dlq_id")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(dlq_id: str, as_json: bool) -> None:
+    """Print one dead letter with the last response to it."""
+    show_record(asyncio.run(_show(dlq_id)), as_json=as_json)
+
+
+@dlq.command()
+@filtered
+@click.argument("dlq_ids", nargs=-1)
+@click.option("--all", "all_", is_flag=True, help="All that fit the filters, without any all there are.")
+@click.option("--yes", is_flag=True, help="Do not ask first.")
+def retry(dlq_ids: Sequence[str], all_: bool, yes: bool, **filters: Sequence[object]) -> None:
+    """Send dead letters again, each as a new message."""
+    asyncio.run(_bulk(("retry", "retried"), QStash.retry_dead_letters, dlq_ids, all_, yes, query_from(filters)))
+
+
+@dlq.command()
+@filtered
+@click.argument("dlq_ids", nargs=-1)
+@click.option("--all", "all_", is_flag=True, help="All that fit the filters, without any all there are.")
+@click.option("--yes", is_flag=True, help="Do not ask first.")
+def delete(dlq_ids: Sequence[str], all_: bool, yes: bool, **filters: Sequence[object]) -> None:
+    """Delete dead letters for good."""
+    asyncio.run(_bulk(("delete", "deleted"), QStash.delete_dead_letters, dlq_ids, all_, yes, query_from(filters)))
+
+
+async def _list(query: Query, limit: int) -> list[Json]:
+    rows: list[Json] = []
+    cursor: str | None = None
+    async with connected(os.environ) as qstash:
+        while len(rows) < limit:
+            page = await qstash.dead_letters(query, cursor, min(limit - len(rows), PAGE_COUNT_MAX))
+            rows += page.entries
+            cursor = page.cursor
+            if cursor is None:
+                break
+    return rows[:limit]
+
+
+async def _show(dlq_id: str) -> Json:
+    async with connected(os.environ) as qstash:
+        return await qstash.dead_letter(dlq_id)
+
+
+async def _bulk(
+    verb: tuple[str, str],
+    act: Callable[[QStash, Sequence[str]], Awaitable[int]],
+    dlq_ids: Sequence[str],
+    all_: bool,
+    yes: bool,
+    query: Query,
+) -> None:
+    """Act on the letters named, or on all there are now: those that fail again meanwhile are not taken twice."""
+    if bool(dlq_ids) == all_:
+        raise InvalidValue(f"name the dead letters to {verb[0]}, or give --all")
+    if dlq_ids and query:
+        raise InvalidValue("filters go with --all, not with ids")
+    async with connected(os.environ) as qstash:
+        chosen = list(dict.fromkeys(dlq_ids)) or await dead_letter_ids(qstash, query)
+        if all_ and chosen and not yes:
+            click.confirm(f"{verb[0]} {len(chosen)} dead letters?", abort=True, err=True)
+        done = 0
+        with progress(verb[1], len(chosen), SystemClock()) as advance:
+            for start in range(0, len(chosen), BULK_COUNT_MAX):
+                some = chosen[start : start + BULK_COUNT_MAX]
+                done += await act(qstash, some)
+                advance(len(some))
+    click.echo(f"{verb[1]} {done} of {len(chosen)}")
+    if dlq_ids and done < len(chosen):
+        raise Failed(f"{len(chosen) - done} of these dead letters are gone")

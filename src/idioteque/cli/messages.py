@@ -1,0 +1,79 @@
+"""`idioteque messages`: what is under way."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+
+import click
+
+from idioteque.cli import Failed
+from idioteque.cli.client import ApiRefusal, Json, Query, connected
+from idioteque.cli.filters import filtered, query_from
+from idioteque.cli.logs import latest
+from idioteque.cli.output import show_record, show_rows
+
+COLUMNS = {"last": "time", "message": "messageId", "state": "state", "status": "responseStatus", "url": "url"}
+ENTRIES_READ_MAX = 5000
+
+
+@click.group()
+def messages() -> None:
+    """Look at messages and cancel them."""
+
+
+@messages.command("list")
+@filtered
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many messages.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(limit: int, as_json: bool, **filters: Sequence[str]) -> None:
+    """List recent messages and where they stand, the latest first, as the log tells it."""
+    rows = asyncio.run(_recent(query_from(filters), limit))
+    show_rows(rows, COLUMNS, as_json=as_json)
+
+
+@messages.command()
+@click.argument("message_id")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(message_id: str, as_json: bool) -> None:
+    """Print one message."""
+    show_record(asyncio.run(_get(message_id)), as_json=as_json)
+
+
+@messages.command()
+@click.argument("message_ids", nargs=-1, required=True)
+def cancel(message_ids: Sequence[str]) -> None:
+    """Cancel messages; those that are unknown or over are named, and make the exit code 1."""
+    missing = asyncio.run(_cancel(message_ids))
+    click.echo(f"cancelled {len(message_ids) - len(missing)} of {len(message_ids)}")
+    if missing:
+        raise Failed(f"not under way: {', '.join(missing)}")
+
+
+async def _recent(query: Query, limit: int) -> list[Json]:
+    async with connected(os.environ) as qstash:
+        last_entries: dict[str, Json] = {}
+        async for entry in latest(qstash, query, ENTRIES_READ_MAX):
+            last_entries.setdefault(str(entry.get("messageId")), entry)
+            if len(last_entries) == limit:
+                break
+        return list(last_entries.values())
+
+
+async def _get(message_id: str) -> Json:
+    async with connected(os.environ) as qstash:
+        return await qstash.message(message_id)
+
+
+async def _cancel(message_ids: Sequence[str]) -> list[str]:
+    missing: list[str] = []
+    async with connected(os.environ) as qstash:
+        for message_id in message_ids:
+            try:
+                await qstash.cancel(message_id)
+            except ApiRefusal as refusal:
+                if refusal.status != 404:
+                    raise
+                missing.append(message_id)
+    return missing

@@ -1,0 +1,120 @@
+"""What commands print: tables for a terminal, tab-separated lines for a pipe, JSON where it is asked for."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Protocol
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from idioteque.cli.client import Json, printable
+from idioteque.clock import Clock
+
+PROGRESS_AFTER_S = 1.0
+
+Columns = Mapping[str, str]
+"""The title of each column and the field it shows; fields whose name ends with `time` or `At` are milliseconds."""
+
+STATE_STYLES = {"DELIVERED": "green", "ERROR": "yellow", "RETRY": "yellow", "FAILED": "red", "CANCELED": "dim"}
+
+
+def show_rows(rows: Sequence[Json], columns: Columns, *, as_json: bool) -> None:
+    """Print a list."""
+    if as_json:
+        click.echo(json.dumps(list(rows), indent=2, ensure_ascii=False))
+        return
+    if not sys.stdout.isatty():
+        for row in rows:
+            show_line(row, columns)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in columns:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*(_styled(name, cell(row, name)) for name in columns.values()))
+    Console().print(table)
+
+
+def show_record(record: Json, *, as_json: bool) -> None:
+    """Print all fields of one thing."""
+    if as_json:
+        click.echo(json.dumps(record, indent=2, ensure_ascii=False))
+        return
+    if not sys.stdout.isatty():
+        for name in record:
+            click.echo(f"{printable(name)}\t{cell(record, name)}")
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name in record:
+        table.add_row(Text(printable(name)), Text(cell(record, name)))
+    Console().print(table)
+
+
+def show_line(row: Json, columns: Columns, *, as_json: bool = False) -> None:
+    """Print one row of a list that has no end, or goes into a pipe."""
+    if as_json:
+        click.echo(json.dumps(row, ensure_ascii=False))
+    elif sys.stdout.isatty():
+        cells = [_styled(name, cell(row, name)) for name in columns.values() if name in row]
+        Console(soft_wrap=True).print(Text("  ").join(cells))
+    else:
+        click.echo("\t".join(cell(row, name) for name in columns.values()))
+
+
+def cell(row: Json, name: str) -> str:
+    """Return one field as a text that is safe to print; "" when it is missing."""
+    value = row.get(name)
+    if value is None:
+        return ""
+    if isinstance(value, int) and name.lower().endswith(("time", "at", "notbefore")):
+        return instant(value)
+    if isinstance(value, dict | list):
+        return printable(json.dumps(value, ensure_ascii=False))
+    return printable(str(value))
+
+
+def instant(ms: int) -> str:
+    """Return a time in milliseconds as people read it, in UTC."""
+    try:
+        return datetime.fromtimestamp(ms / 1000, tz=UTC).isoformat(" ", "milliseconds").replace("+00:00", "Z")
+    except (OverflowError, OSError, ValueError):
+        return str(ms)
+
+
+class Steps(Protocol):
+    """Told of each bit of a long work that is done."""
+
+    def __call__(self, count: int) -> None: ...
+
+
+@contextmanager
+def progress(what: str, total: int, clock: Clock) -> Generator[Steps, None, None]:
+    """Show a bar on stderr, if it is a terminal, for work that takes longer than `PROGRESS_AFTER_S`."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    task = bar.add_task(what, total=total)
+    begun_s = clock.monotonic_s()
+
+    def advance(count: int) -> None:
+        bar.advance(task, count)
+        if not bar.live.is_started and clock.monotonic_s() - begun_s > PROGRESS_AFTER_S:
+            bar.start()
+
+    try:
+        yield advance
+    finally:
+        bar.stop()
+
+
+def _styled(name: str, text: str) -> Text:
+    return Text(text, style=STATE_STYLES.get(text, "") if name == "state" else "")
