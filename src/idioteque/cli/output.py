@@ -98,10 +98,11 @@ class Steps(Protocol):
 
 
 @contextmanager
-def progress(what: str, total: int, clock: Clock) -> Generator[Steps, None, None]:
-    """Show a bar on stderr, if it is a terminal, for work that takes longer than `PROGRESS_AFTER_S`."""
+def progress(what: str, total: int, clock: Clock, console: Console | None = None) -> Generator[Steps, None, None]:
+    """Show a bar on stderr, if that is a terminal, for work that takes longer than `PROGRESS_AFTER_S`."""
+    console = console or Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     task = bar.add_task(what, total=total)
     begun_s = clock.monotonic_s()
 
