@@ -1,1 +1,59 @@
+"""Durable functions over QStash: publish an event, and the work is done, whatever crashes in between."""
 
+from __future__ import annotations
+
+from idioteque.context import Context
+from idioteque.dispatchers import HttpDispatcher, InlineDispatcher, QStashDispatcher
+from idioteque.errors import (
+    BatchDispatchError,
+    ConfigurationError,
+    DispatchError,
+    DuplicateStepKey,
+    EventRejected,
+    IdiotequeError,
+    InvalidValue,
+    NonRetryableError,
+    ResultNotSerializable,
+    RetryAfter,
+    RunCancelled,
+    RunFailed,
+    SignatureError,
+    StepFailed,
+    StepInterrupted,
+)
+from idioteque.mount import Mount
+from idioteque.retry import Retry
+from idioteque.runs import Run, RunPage, Step
+from idioteque.transport import HttpRequest, HttpResponse
+from idioteque.worker import Published, Worker
+
+__all__ = [
+    "BatchDispatchError",
+    "ConfigurationError",
+    "Context",
+    "DispatchError",
+    "DuplicateStepKey",
+    "EventRejected",
+    "HttpDispatcher",
+    "HttpRequest",
+    "HttpResponse",
+    "IdiotequeError",
+    "InlineDispatcher",
+    "InvalidValue",
+    "Mount",
+    "NonRetryableError",
+    "Published",
+    "QStashDispatcher",
+    "ResultNotSerializable",
+    "Retry",
+    "RetryAfter",
+    "Run",
+    "RunCancelled",
+    "RunFailed",
+    "RunPage",
+    "SignatureError",
+    "Step",
+    "StepFailed",
+    "StepInterrupted",
+    "Worker",
+]

@@ -6,7 +6,7 @@ from idioteque.database.protocol import Database, Row, SqlValue, Transaction, mi
 from idioteque.database.sqlite import SqliteDatabase
 from idioteque.errors import ConfigurationError
 
-__all__ = ["Database", "Row", "SqlValue", "SqliteDatabase", "Transaction", "migrate", "open_database"]
+__all__ = ["Database", "Row", "SqlValue", "SqliteDatabase", "Transaction", "migrate", "open_database", "sqlite_path"]
 
 
 def open_database(url: str, *, durability: str = "full", threads: bool = True) -> Database:

@@ -1,0 +1,75 @@
+"""The one place where sync meets async: plain callables go to threads, sync callers come to a background loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+THREADS_MAX = 64
+
+T = TypeVar("T")
+
+
+def is_async(call: Callable[..., object]) -> bool:
+    """Whether calling it gives something to await: an async function, method, partial, or object with such a call."""
+    while isinstance(call, functools.partial):
+        call = call.func
+    return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None))  # noqa: B004
+
+
+async def call_anywhere(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Await an async callable here, run a plain one in a thread that sees the same context variables.
+
+    What a plain callable returns is awaited when it can be: a lambda around an async call is one.
+    """
+    if is_async(call):
+        return await call(*args, **kwargs)
+    context = contextvars.copy_context()
+    result = await asyncio.get_running_loop().run_in_executor(
+        _threads(os.getpid()), functools.partial(context.run, call, *args, **kwargs)
+    )
+    return await result if inspect.isawaitable(result) else result
+
+
+def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end on this process's background loop and return its result.
+
+    Raise `RuntimeError` when called from that loop itself, which would wait for itself.
+    """
+    loop = _background_loop(os.getpid())
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        running = None
+    if running is loop:
+        coroutine.close()
+        raise RuntimeError("a sync call was made on the background loop; await the async one there")
+    return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+
+
+@functools.lru_cache(maxsize=1)
+def _threads(_process_id: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="idioteque-step")
+
+
+_starting = threading.Lock()
+
+
+def _background_loop(process_id: int) -> asyncio.AbstractEventLoop:
+    with _starting:
+        return _started_loop(process_id)
+
+
+@functools.lru_cache(maxsize=1)
+def _started_loop(_process_id: int) -> asyncio.AbstractEventLoop:
+    """Start the loop of this process; a forked child has another id and starts its own."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="idioteque-background", daemon=True).start()
+    return loop

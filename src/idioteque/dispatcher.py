@@ -1,0 +1,168 @@
+"""What carries messages between invocations: the Dispatcher promise, and the Envelope, the JSON inside each message."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
+
+from idioteque.durations import Duration
+from idioteque.errors import EventRejected, InvalidValue
+from idioteque.ids import derived_id, is_id
+
+WIRE_VERSION = 1
+MARK = "idioteque"
+RETRY_HORIZON_S = 30 * 86_400.0
+"""How long after it was due a message may still arrive: every retry and a stay in the dead letter queue."""
+
+
+class NewerVersion(InvalidValue):
+    """The envelope was written by a newer release than this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventEnvelope:
+    """An event on its way to the functions that it starts."""
+
+    event_id: str
+    event: bytes
+    retries: int | None = None
+
+    def encode(self) -> bytes:
+        head: dict[str, Any] = {MARK: WIRE_VERSION, "kind": "event", "event_id": self.event_id}
+        return _encode(head, retries=self.retries, event=self.event)
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnvelope:
+    """A run to go on with; only the first message of a run carries the event.
+
+    `hop` counts the look-backs at a lease that was held; `not_after_ms` is when nobody can be waiting any more.
+    """
+
+    event_id: str
+    function_id: str
+    not_after_ms: int
+    event: bytes | None = None
+    retries: int | None = None
+    hop: int = 0
+
+    def encode(self) -> bytes:
+        head: dict[str, Any] = {
+            MARK: WIRE_VERSION,
+            "kind": "run",
+            "event_id": self.event_id,
+            "function_id": self.function_id,
+            "not_after_ms": self.not_after_ms,
+        }
+        if self.hop:
+            head["hop"] = self.hop
+        return _encode(head, retries=self.retries, event=self.event)
+
+
+Envelope = EventEnvelope | RunEnvelope
+
+
+def decode(body: bytes, message_id: str) -> Envelope:
+    """Read a message's body: our own envelope, `{"event": …}`, or a bare event, which takes the message's id.
+
+    Raise `EventRejected` for what is none of these, `NewerVersion` for an envelope of a later release.
+    """
+    try:
+        document: object = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise EventRejected(f"the body is not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise EventRejected("the body is neither an envelope nor an event: a JSON object was expected")
+    fields = cast(dict[str, Any], document)
+    if MARK not in fields:
+        event_id = message_id if is_id(message_id) else derived_id("evt", message_id)
+        event: object = fields["event"] if set(fields) == {"event"} else fields
+        return EventEnvelope(event_id, _dump(event))
+    try:
+        return _ours(fields)
+    except (KeyError, TypeError) as error:
+        raise EventRejected(f"the envelope is incomplete: {error}") from None
+
+
+def _ours(fields: dict[str, Any]) -> Envelope:
+    version = fields[MARK]
+    if version != WIRE_VERSION:
+        raise NewerVersion(
+            f"the envelope has version {version!r}, this release reads {WIRE_VERSION}; deploy the newer one"
+        )
+    event_id, retries = fields["event_id"], fields.get("retries")
+    event = _dump(fields["event"]) if "event" in fields else None
+    if not isinstance(event_id, str) or not is_id(event_id):
+        raise EventRejected(f"the event id {str(event_id)[:140]!r} must match [A-Za-z0-9_.-]{{1,128}}")
+    if retries is not None and not _is_count(retries):
+        raise EventRejected(f"retries must be a whole number, not {retries!r}")
+    if fields["kind"] == "event":
+        if event is None:
+            raise EventRejected("the envelope of an event has no event")
+        return EventEnvelope(event_id, event, retries)
+    if fields["kind"] != "run":
+        raise NewerVersion(f"the envelope's kind is {fields['kind']!r}, which this release does not know")
+    function_id, not_after_ms, hop = fields["function_id"], fields["not_after_ms"], fields.get("hop", 0)
+    if not isinstance(function_id, str) or not is_id(function_id):
+        raise EventRejected(f"the function id {str(function_id)[:140]!r} must match [A-Za-z0-9_.-]{{1,128}}")
+    if not (_is_count(not_after_ms) and _is_count(hop)):
+        raise EventRejected("not_after_ms and hop must be whole numbers")
+    return RunEnvelope(event_id, function_id, not_after_ms, event, retries, hop)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _dump(event: object) -> bytes:
+    return json.dumps(event, ensure_ascii=True, separators=(",", ":")).encode()
+
+
+def _encode(head: dict[str, Any], *, retries: int | None, event: bytes | None) -> bytes:
+    if retries is not None:
+        head["retries"] = retries
+    text = json.dumps(head, separators=(",", ":")).encode()
+    return text if event is None else text[:-1] + b',"event":' + event + b"}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to hand over: `delay_s` from now; with None, the dispatcher's own number of retries.
+
+    Two messages with one `deduplication_id` within the transport's window are one.
+    """
+
+    body: bytes
+    deduplication_id: str
+    delay_s: float = 0.0
+    retries: int | None = None
+    headers: Sequence[tuple[str, str]] = field(default=())
+
+
+class Dispatcher(Protocol):
+    """Hands messages to something that delivers each to the mount at least once, and again until it answers 2xx.
+
+    When a call returns, every message is stored durably (as durably as the transport stores anything). When it raises
+    `DispatchError`, that is unknown, and the same call may be made again.
+    """
+
+    async def dispatch(
+        self,
+        data: object,
+        *,
+        retries: int | None = None,
+        delay: Duration | None = None,
+        deduplication_id: str | None = None,
+    ) -> str:
+        """Hand over one JSON document and return the message's id."""
+        ...
+
+    async def send(self, messages: Sequence[Outgoing]) -> Sequence[str]:
+        """Hand over messages in one request and return their ids; raise `BatchDispatchError` when some were refused."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...

@@ -1,0 +1,179 @@
+"""Messages that never leave this process: a queue with delays, retries and deduplication, and nothing durable.
+
+`InlineDispatcher` calls the mount directly, for tests; `HttpDispatcher` posts to its URL, for development without a
+QStash. When the process ends, whatever was not delivered is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from idioteque.clock import Clock, SystemClock
+from idioteque.dispatcher import Outgoing
+from idioteque.durations import Duration, seconds
+from idioteque.errors import ConfigurationError, TransportError, first_line
+from idioteque.function import Function
+from idioteque.ids import derived_id, new_id, nonce
+from idioteque.mount import Mount
+from idioteque.transport import HttpRequest, HttpResponse, HttpTransport, PooledTransport
+from idioteque.worker import Worker, build_mount
+
+DEFAULT_RETRIES = 3
+BACKOFF_S = (1.0, 45.0, 2025.0)
+IDS_KEPT_MAX = 100_000
+
+_log = logging.getLogger("idioteque")
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that was given up: its body, how often it was tried, and the last answer."""
+
+    message_id: str
+    body: bytes
+    attempts: int
+    reason: str
+
+
+class LocalDispatcher:
+    """What both have in common: everything but how one attempt is made."""
+
+    def __init__(self, *, retries: int = DEFAULT_RETRIES, clock: Clock | None = None) -> None:
+        self.retries = retries
+        self.dead_letters: list[DeadLetter] = []
+        self._clock = clock or SystemClock()
+        self._accepted: dict[str, str] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def dispatch(
+        self,
+        data: object,
+        *,
+        retries: int | None = None,
+        delay: Duration | None = None,
+        deduplication_id: str | None = None,
+    ) -> str:
+        """Queue one JSON document and return the message's id."""
+        body = json.dumps(data, separators=(",", ":")).encode()
+        delay_s = 0.0 if delay is None else seconds(delay, "delay")
+        outgoing = Outgoing(body, derived_id("dd", deduplication_id or nonce()), delay_s, retries)
+        return (await self.send([outgoing]))[0]
+
+    async def send(self, messages: Sequence[Outgoing]) -> Sequence[str]:
+        return [self._accept(message) for message in messages]
+
+    async def drain(self) -> None:
+        """Return once nothing is queued, in progress or waiting to be tried again."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def close(self) -> None:
+        """Drop whatever is queued."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _accept(self, message: Outgoing) -> str:
+        known = self._accepted.get(message.deduplication_id)
+        if known is not None:
+            return known
+        message_id = new_id("msg", self._clock.now_ms())
+        self._accepted[message.deduplication_id] = message_id
+        while len(self._accepted) > IDS_KEPT_MAX:
+            del self._accepted[next(iter(self._accepted))]
+        task = asyncio.get_running_loop().create_task(self._deliver(message_id, message))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return message_id
+
+    async def _deliver(self, message_id: str, message: Outgoing) -> None:
+        await self._clock.sleep(message.delay_s)
+        retries = self.retries if message.retries is None else message.retries
+        for retried in range(retries + 1):
+            headers = [
+                ("Content-Type", "application/json"),
+                ("Upstash-Message-Id", message_id),
+                ("Upstash-Retried", str(retried)),
+                *message.headers,
+            ]
+            response = await self._attempt(headers, message.body)
+            if response.ok:
+                return
+            if retried == retries or response.header("Upstash-NonRetryable-Error") == "true":
+                reason = f"{response.status}: {response.body[:500].decode(errors='replace')}"
+                self.dead_letters.append(DeadLetter(message_id, message.body, retried + 1, reason))
+                _log.error("message %s was given up after %d attempts: %s", message_id, retried + 1, reason)
+                return
+            await self._clock.sleep(BACKOFF_S[min(retried, len(BACKOFF_S) - 1)])
+
+    async def _attempt(self, headers: list[tuple[str, str]], body: bytes) -> HttpResponse:
+        raise NotImplementedError
+
+    def mount(
+        self,
+        worker: Worker,
+        *,
+        functions: Sequence[Function] | None = None,
+        mode: Literal["inline"] = "inline",
+    ) -> Mount:
+        """Return the endpoint for this worker's deliveries, for some of its functions or for all; it is not signed."""
+        return build_mount(worker, self, functions, None, self._clock, mode)
+
+
+class InlineDispatcher(LocalDispatcher):
+    """Delivers within this process, straight to what was mounted: for tests and first steps."""
+
+    def __init__(self, *, retries: int = DEFAULT_RETRIES, clock: Clock | None = None) -> None:
+        super().__init__(retries=retries, clock=clock)
+        self._mount: Mount | None = None
+
+    def mount(
+        self,
+        worker: Worker,
+        *,
+        functions: Sequence[Function] | None = None,
+        mode: Literal["inline"] = "inline",
+    ) -> Mount:
+        """Return the endpoint for this worker's deliveries; from now on, messages go to it."""
+        self._mount = super().mount(worker, functions=functions, mode=mode)
+        return self._mount
+
+    async def _attempt(self, headers: list[tuple[str, str]], body: bytes) -> HttpResponse:
+        if self._mount is None:
+            return HttpResponse(503, body=b"nothing is mounted: call dispatcher.mount(worker)")
+        return await self._mount.handle(HttpRequest("POST", "/", headers, body))
+
+
+class HttpDispatcher(LocalDispatcher):
+    """Posts messages to the mount, unsigned, from memory: for development only, where losing work does not matter."""
+
+    def __init__(
+        self,
+        *,
+        mount_url: str,
+        retries: int = DEFAULT_RETRIES,
+        transport: HttpTransport | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(retries=retries, clock=clock)
+        if not mount_url.startswith(("http://", "https://")):
+            raise ConfigurationError(f"mount_url {mount_url!r} must be an absolute http:// or https:// URL")
+        self.mount_url = mount_url
+        self._transport = transport or PooledTransport()
+        _log.warning("HttpDispatcher is for development only: nothing is signed, and a restart loses what was queued")
+
+    async def close(self) -> None:
+        """Drop whatever is queued, and let go of connections."""
+        await super().close()
+        await self._transport.close()
+
+    async def _attempt(self, headers: list[tuple[str, str]], body: bytes) -> HttpResponse:
+        try:
+            return await self._transport.send(HttpRequest("POST", self.mount_url, headers, body))
+        except TransportError as error:
+            return HttpResponse(503, body=first_line(error).encode())

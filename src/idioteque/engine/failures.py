@@ -1,0 +1,48 @@
+"""How an exception is written down as an outcome, and raised again from it, the same on every replay."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from typing import Any
+
+from idioteque.errors import ResultNotSerializable, StepFailed, StepInterrupted
+from idioteque.store import MAX_STRIKES, Outcome
+
+TRACEBACK_LENGTH_MAX = 8000
+MESSAGE_LENGTH_MAX = 4000
+
+FAILED, INTERRUPT, UNSERIALIZABLE = "failed", "interrupted", "unserializable"
+_CLASSES: dict[str, type[StepFailed]] = {INTERRUPT: StepInterrupted, UNSERIALIZABLE: ResultNotSerializable}
+
+
+def failure(error: BaseException, kind: str = FAILED) -> Outcome:
+    """Return the outcome that records an exception: its class name, its text and where it came from."""
+    if isinstance(error, StepFailed):
+        name, kind = type(error).__name__, FAILED
+    else:
+        name = "ResultNotSerializable" if kind == UNSERIALIZABLE else type(error).__name__
+    trace = "".join(traceback.format_exception(error))[-TRACEBACK_LENGTH_MAX:]
+    return _outcome(kind, name, str(error)[:MESSAGE_LENGTH_MAX], trace)
+
+
+def _outcome(kind: str, name: str, message: str, trace: str = "") -> Outcome:
+    document = {"kind": kind, "type": name, "message": message, "traceback": trace}
+    return Outcome(False, json.dumps(document, ensure_ascii=True, separators=(",", ":")).encode())
+
+
+INTERRUPTED = _outcome(INTERRUPT, "StepInterrupted", "it was started at most once, and its end was never recorded")
+CRASH_LOOP = _outcome(FAILED, "CrashLoop", f"it was started {MAX_STRIKES} times, and each time its process died")
+
+
+def described(payload: bytes) -> dict[str, Any]:
+    """Return the `type`, `message`, `traceback` and `kind` of a recorded failure."""
+    document: dict[str, Any] = json.loads(payload)
+    return document
+
+
+def raised(key: str, payload: bytes) -> StepFailed:
+    """Return the exception that a recorded failure is raised as."""
+    document = described(payload)
+    cls = _CLASSES.get(document["kind"], StepFailed)
+    return cls(key, document["type"], document["message"], document["traceback"])

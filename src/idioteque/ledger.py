@@ -1,0 +1,264 @@
+"""The rules by which a run changes, as functions of its rows; every store loads rows, calls these, and keeps the rows.
+
+Safety rests on one rule alone: an outcome is written only where there is none. Leases, tokens and strikes only keep
+the number of repeated effects low and make a step that kills its process end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from idioteque.store import (
+    MAX_STRIKES,
+    TAKEOVER_AFTER_MS,
+    Begun,
+    Busy,
+    Claim,
+    Committed,
+    Done,
+    Exhausted,
+    Failed,
+    Finished,
+    Go,
+    Gone,
+    Lost,
+    Outcome,
+    Path,
+    Recorded,
+    ReleaseKind,
+    RunRecord,
+    Stale,
+    Started,
+    Status,
+    StepRecord,
+    Unfinished,
+    Waiting,
+    Won,
+)
+
+
+@dataclass(slots=True)
+class RunRow:
+    """A run and its body: the one row that every operation of the run reads first, which also orders them."""
+
+    run_id: str
+    event_id: str
+    function_id: str
+    options: bytes
+    created_at_ms: int
+    status: Status = "running"
+    finished_at_ms: int | None = None
+    outcome: Outcome | None = None
+    attempts: int = 0
+    strikes: int = 0
+    due_at_ms: int = 0
+    last_error: str | None = None
+    seq: int = 0
+    tokens: int = 0
+    token: int = 0  # 0: nobody holds the lease
+    lease_until_ms: int = 0
+    alive_at_ms: int = 0
+    owner: str = ""
+    message_id: str = ""
+    retried: int = 0
+
+    def is_held_by(self, token: int) -> bool:
+        return token != 0 and self.token == token
+
+    def is_held_by_another(self, token: int, now_ms: int) -> bool:
+        return self.token not in (0, token) and self.lease_until_ms > now_ms
+
+
+@dataclass(slots=True)
+class StepRow:
+    """A step that has failed, was begun, or has an outcome."""
+
+    path: Path
+    outcome: Outcome | None = None
+    seq: int = 0
+    attempts: int = 0
+    strikes: int = 0
+    begun: int = 0
+    due_at_ms: int = 0
+    committed_at_ms: int | None = None
+    last_error: str | None = None
+
+
+def claim(run: RunRow, request: Claim, now_ms: int) -> Finished | Busy | Waiting | None:
+    """Take the lease of the body, or say why not; None means that it was taken."""
+    if run.status not in ("running", "waiting"):
+        return Finished(run.status, run.outcome, run.function_id)
+    if run.token and run.owner == request.owner:
+        return None  # the answer to this very claim was lost
+    if run.token and run.lease_until_ms > now_ms and not _is_abandoned(run, request, now_ms):
+        return Busy(run.token, run.lease_until_ms - now_ms)
+    if run.due_at_ms > now_ms:
+        run.token = 0
+        return Waiting(run.attempts, run.due_at_ms - now_ms)
+    run.tokens += 1
+    run.token = run.tokens
+    run.owner, run.message_id, run.retried = request.owner, request.message_id, request.retried
+    run.lease_until_ms, run.alive_at_ms = now_ms + request.lease_ms, now_ms
+    run.strikes += 1
+    run.status = "running"
+    return None
+
+
+def _is_abandoned(run: RunRow, request: Claim, now_ms: int) -> bool:
+    """Whether the transport gave up on the attempt that holds the lease, which shows no sign of life either."""
+    return (
+        run.message_id == request.message_id
+        and request.retried >= run.retried
+        and now_ms - run.alive_at_ms > TAKEOVER_AFTER_MS
+    )
+
+
+def commit_step(run: RunRow, step: StepRow, token: int, outcome: Outcome, now_ms: int) -> Committed:
+    """Record the outcome of a step that ran in place, under the lease of the body."""
+    held = run.is_held_by(token)
+    if step.outcome is not None or run.status not in ("running", "waiting"):
+        return Lost(step.outcome, held)
+    if not outcome.ok and run.is_held_by_another(token, now_ms):
+        return Stale()
+    run.seq += 1
+    step.outcome, step.seq, step.committed_at_ms = outcome, run.seq, now_ms
+    step.strikes, step.due_at_ms = 0, 0
+    _note_progress(run, held, now_ms)
+    return Won(held)
+
+
+def commit_body(run: RunRow, token: int, outcome: Outcome, now_ms: int) -> Committed:
+    """End the run."""
+    if run.status not in ("running", "waiting"):
+        return Lost(run.outcome, held=False)
+    if not outcome.ok and run.is_held_by_another(token, now_ms):
+        return Stale()
+    run.outcome = outcome
+    run.status = "completed" if outcome.ok else "failed"
+    run.finished_at_ms = now_ms
+    run.token, run.strikes = 0, 0
+    return Won(held=False)
+
+
+def begin(run: RunRow, step: StepRow, around: Sequence[StepRow], token: int, at_most_once: bool) -> Begun:
+    """Charge the coming start to the step alone: should its process die now, neither the body nor the steps `around`
+    it are the suspect."""
+    if run.status != "running" or not run.is_held_by(token):
+        return Gone()
+    if step.outcome is not None:
+        return Done(step.outcome)
+    if step.begun == token:
+        return Go(step.attempts)  # the answer to this very call was lost
+    if step.strikes >= MAX_STRIKES or (at_most_once and step.begun):
+        return Exhausted(step.strikes)
+    step.strikes += 1
+    step.begun = token
+    run.strikes = 1
+    for outer in around:
+        outer.strikes = 0
+    return Go(step.attempts)
+
+
+def fail(run: RunRow, step: StepRow, token: int, attempts: int, due_at_ms: int, error: str, now_ms: int) -> Failed:
+    """Record a failed attempt of a step that will be tried again."""
+    if run.status != "running" or not run.is_held_by(token):
+        return Gone()
+    if step.outcome is not None:
+        return Done(step.outcome)
+    step.attempts = max(step.attempts, attempts)
+    step.strikes, step.begun, step.due_at_ms, step.last_error = 0, 0, due_at_ms, error
+    _note_progress(run, held=True, now_ms=now_ms)
+    return Go(step.attempts)
+
+
+def release(run: RunRow, token: int, kind: ReleaseKind, due_at_ms: int, error: str | None) -> int | None:
+    """Give the lease back; return the body's failed attempts, or None when this token does not hold it."""
+    if run.status not in ("running", "waiting") or not run.is_held_by(token):
+        return None
+    run.token = 0
+    if kind == "shutdown":
+        run.strikes = max(0, run.strikes - 1)
+        return run.attempts
+    run.strikes = 0
+    run.status = "waiting"
+    if kind == "failed":
+        run.attempts += 1
+        run.due_at_ms, run.last_error = due_at_ms, error
+    return run.attempts
+
+
+def renew(run: RunRow, token: int, lease_ms: int, now_ms: int) -> bool:
+    """Give a sign of life; return whether the lease is held."""
+    if run.status != "running" or not run.is_held_by(token):
+        return False
+    run.lease_until_ms, run.alive_at_ms = now_ms + lease_ms, now_ms
+    return True
+
+
+def started(run: RunRow, event: bytes, steps: Iterable[StepRow]) -> Started:
+    """Return what a holder needs to know: the history in the order of its commits, and what is still unfinished."""
+    outcomes: list[Recorded] = []
+    unfinished: dict[Path, Unfinished] = {}
+    for step in steps:
+        if step.outcome is not None:
+            outcomes.append(Recorded(step.path, step.outcome, step.seq))
+        else:
+            unfinished[step.path] = Unfinished(step.attempts, step.due_at_ms)
+    outcomes.sort(key=_seq)
+    return Started(
+        run.token,
+        run.attempts,
+        run.strikes,
+        run.event_id,
+        run.function_id,
+        event,
+        run.options,
+        outcomes,
+        unfinished,
+    )
+
+
+def record(run: RunRow, event: bytes, steps: Iterable[StepRow] = ()) -> RunRecord:
+    """Return a run as people look at it."""
+    ordered = sorted(steps, key=lambda step: (step.outcome is None, step.seq, step.path))
+    return RunRecord(
+        run_id=run.run_id,
+        event_id=run.event_id,
+        function_id=run.function_id,
+        status=run.status,
+        event=event,
+        options=run.options,
+        outcome=run.outcome,
+        attempts=run.attempts,
+        strikes=run.strikes,
+        due_at_ms=run.due_at_ms,
+        lease_until_ms=run.lease_until_ms if run.token else 0,
+        created_at_ms=run.created_at_ms,
+        finished_at_ms=run.finished_at_ms,
+        error=run.last_error,
+        steps=[
+            StepRecord(
+                step.path,
+                step.outcome,
+                step.seq or None,
+                step.attempts,
+                step.strikes,
+                step.due_at_ms,
+                step.committed_at_ms,
+                step.last_error,
+            )
+            for step in ordered
+        ],
+    )
+
+
+def _seq(recorded: Recorded) -> int:
+    return recorded.seq
+
+
+def _note_progress(run: RunRow, held: bool, now_ms: int) -> None:
+    """A recorded result clears the body of suspicion but for the claim that is still at work, and is a sign of life."""
+    run.strikes = 1 if run.token else 0
+    if held:
+        run.alive_at_ms = now_ms

@@ -1,0 +1,116 @@
+"""From an HTTP request to a run: verify, decode, deliver, answer. Frameworks stop before this, in `mounts`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from idioteque.clock import Clock
+from idioteque.dispatcher import NewerVersion, decode
+from idioteque.engine import Answer, Delivery, Engine
+from idioteque.errors import EventRejected, SignatureError
+from idioteque.ids import nonce
+from idioteque.mounts import asgi, aws_lambda, wsgi
+from idioteque.signing import verify
+from idioteque.transport import HttpRequest, HttpResponse
+
+BODY_BYTES_MAX = 10 * 1024 * 1024
+REFUSED_FOR_GOOD = ("Upstash-NonRetryable-Error", "true")
+
+_log = logging.getLogger("idioteque")
+
+
+class Verifier:
+    """Checks the signature of a delivery over its raw bytes against the URL that the mount is configured with."""
+
+    def __init__(self, url: str, keys: Sequence[str | None], clock: Clock, *, names: Sequence[str]) -> None:
+        self._url = url
+        self._keys = [key for key in keys if key]
+        self._clock = clock
+        self.missing = [name for name, key in zip(names, keys, strict=True) if not key]
+        """The variables without which nothing can be verified; empty when something can."""
+        if self._keys:
+            self.missing = []
+
+    def check(self, request: HttpRequest) -> None:
+        """Raise `SignatureError` unless the request is a delivery for this mount."""
+        tokens = [value for name, value in request.headers if name.lower() == "upstash-signature"]
+        if len(tokens) != 1:
+            raise SignatureError("the request has no Upstash-Signature header" if not tokens else "two signatures")
+        verify(tokens[0], request.body, self._keys, self._clock.now_ms(), self._url)
+
+
+class Mount:
+    """The endpoint that deliveries arrive at: itself an ASGI application, and `wsgi` and `aws_lambda` beside it.
+
+    It answers 2xx when the message need not come again, 489 to what can never be understood, 401 to a wrong signature,
+    413 to a body that is too large, 405 to anything but POST, and 5xx to whatever should be tried again.
+    """
+
+    def __init__(self, engine: Engine, verifier: Verifier | None, *, body_bytes_max: int = BODY_BYTES_MAX) -> None:
+        self.engine = engine
+        self._verifier = verifier
+        self._body_bytes_max = body_bytes_max
+        if verifier is not None and verifier.missing:
+            _log.warning("%s; every delivery is answered 500 until then", _missing(verifier))
+
+    async def handle(self, request: HttpRequest) -> HttpResponse:
+        """Answer one delivery, from any framework."""
+        return _response(await self._handled(request))
+
+    async def _handled(self, request: HttpRequest) -> Answer:
+        if request.method != "POST":
+            return Answer(405, "deliveries are POST requests")
+        if len(request.body) > self._body_bytes_max:
+            return Answer(413, f"the body is larger than {self._body_bytes_max} bytes", is_final=True)
+        if self._verifier is not None:
+            if self._verifier.missing:
+                return Answer(500, _missing(self._verifier))
+            try:
+                self._verifier.check(request)
+            except SignatureError as error:
+                _log.warning("a delivery was refused: %s", error)
+                return Answer(401, str(error))
+        delivery = _delivery(request)
+        try:
+            envelope = decode(request.body, delivery.message_id)
+        except NewerVersion as error:
+            return Answer(503, str(error))
+        except EventRejected as error:
+            return Answer(489, str(error), is_final=True)
+        return await self.engine.deliver(envelope, delivery)
+
+    async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+        await asgi.serve(scope, receive, send, self.handle, self._body_bytes_max)
+
+    @property
+    def wsgi(self) -> Callable[[wsgi.Environ, wsgi.StartResponse], Iterable[bytes]]:
+        """The same endpoint as a WSGI application."""
+        return lambda environ, start_response: wsgi.serve(environ, start_response, self.handle, self._body_bytes_max)
+
+    @property
+    def aws_lambda(self) -> Callable[[aws_lambda.LambdaEvent, object], dict[str, Any]]:
+        """The same endpoint as a Lambda handler."""
+        return lambda event, context: aws_lambda.serve(event, self.handle)
+
+
+def _delivery(request: HttpRequest) -> Delivery:
+    retried = request.header("Upstash-Retried") or "0"
+    return Delivery(
+        request.header("Upstash-Message-Id") or f"unnamed-{nonce()}",
+        int(retried) if retried.isascii() and retried.isdigit() and len(retried) < 10 else 0,
+    )
+
+
+def _missing(verifier: Verifier) -> str:
+    return f"no signature can be verified: set {' and '.join(verifier.missing)}, or write insecure=True"
+
+
+def _response(answer: Answer) -> HttpResponse:
+    headers = [("Content-Type", "application/json")]
+    if answer.is_final:
+        headers.append(REFUSED_FOR_GOOD)
+    body = json.dumps({"message" if answer.ok else "error": answer.text}).encode()
+    return HttpResponse(answer.status, headers, body)

@@ -1,0 +1,311 @@
+"""What a store of runs promises: a few atomic operations, each one round trip, each harmless when its answer was lost.
+
+A run is one function at work on one event. Its *body* is the function itself; a step is named by its path, the keys
+from the body down. Each of them gets one outcome, which never changes. A delivery that runs the body holds its *lease*.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from idioteque.errors import InvalidValue
+
+Path = tuple[str, ...]
+"""A step's keys from the outermost in; `()` is the body. Paths compare key by key, never as text."""
+
+BODY: Path = ()
+PATH_DEPTH_MAX = 32
+KEY_LENGTH_MAX = 512
+MAX_STRIKES = 3
+TAKEOVER_AFTER_MS = 1500
+
+Status = Literal["running", "waiting", "completed", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a step or a run ended: `payload` is the JSON of its value, or of the error it is to raise."""
+
+    ok: bool
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A step's outcome in a run's history; `seq` counts the outcomes of the run in the order of their commits."""
+
+    path: Path
+    outcome: Outcome
+    seq: int
+
+
+# ---- claim
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """What a claim creates the run with, when there is none yet."""
+
+    event_id: str
+    function_id: str
+    event: bytes
+    options: bytes = b"{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Ask for the body of a run. `owner` is drawn anew for each claim, so that a repeated call is recognised;
+    `message_id` and `retried` are those of the delivery, which tell a second attempt from a second message.
+    """
+
+    run_id: str
+    owner: str
+    message_id: str
+    retried: int
+    lease_ms: int
+    new: NewRun | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """No such run is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The run has ended; `outcome` is None when it was cancelled."""
+
+    status: Status
+    outcome: Outcome | None
+    function_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Another delivery holds a lease that is alive."""
+
+    token: int
+    remaining_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The back-off after the function's last failure is not over."""
+
+    attempts: int
+    remaining_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A step that has failed or started before and has no outcome yet."""
+
+    attempts: int
+    due_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The lease is yours under this token, with everything that is known of the run in one snapshot."""
+
+    token: int
+    attempts: int
+    strikes: int
+    event_id: str
+    function_id: str
+    event: bytes
+    options: bytes
+    outcomes: Sequence[Recorded] = ()
+    unfinished: Mapping[Path, Unfinished] = field(default_factory=dict[Path, Unfinished])
+
+
+Claimed = Unknown | Finished | Busy | Waiting | Started
+
+# ---- the holder's operations
+
+
+@dataclass(frozen=True, slots=True)
+class Won:
+    """The outcome was recorded; `held` says whether the token still holds the lease."""
+
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Another outcome was recorded before (None: the run has ended without this step); go on with that one."""
+
+    outcome: Outcome | None
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """A failure was refused, since another delivery holds the lease."""
+
+
+Committed = Won | Lost | Stale
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """The step may start (`begin`), or its failure was recorded (`fail`)."""
+
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Exhausted:
+    """The step was begun too often without an end; it must fail with this outcome's reason."""
+
+    strikes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The step has an outcome already."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The lease is not yours any more, or the run has ended."""
+
+
+Begun = Go | Exhausted | Done | Gone
+Failed = Go | Done | Gone
+ReleaseKind = Literal["suspended", "failed", "shutdown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A run and the token that holds it."""
+
+    run_id: str
+    token: int
+
+
+# ---- records for people
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """A step as stored; times in milliseconds since the epoch, `outcome` None while it has none."""
+
+    path: Path
+    outcome: Outcome | None
+    seq: int | None
+    attempts: int
+    strikes: int
+    due_at_ms: int
+    committed_at_ms: int | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run as stored; times in milliseconds since the epoch."""
+
+    run_id: str
+    event_id: str
+    function_id: str
+    status: Status
+    event: bytes
+    options: bytes
+    outcome: Outcome | None
+    attempts: int
+    strikes: int
+    due_at_ms: int
+    lease_until_ms: int
+    created_at_ms: int
+    finished_at_ms: int | None
+    error: str | None
+    steps: Sequence[StepRecord] = ()
+
+
+class Store(Protocol):
+    """Keeps runs. Every method is atomic; an exception means "unknown", and the same call may be made again."""
+
+    async def claim(self, claim: Claim) -> Claimed:
+        """Take the lease of a run's body, creating the run if it is new and `claim.new` says with what."""
+        ...
+
+    async def commit(self, lease: Lease, path: Path, outcome: Outcome) -> Committed:
+        """Record the outcome of a step that ran under this lease, or of the body, which ends the run.
+
+        The first success wins, whoever brings it; a failure is taken only while no other delivery holds the lease.
+        """
+        ...
+
+    async def begin(self, lease: Lease, path: Path, *, at_most_once: bool = False) -> Begun:
+        """Record that a step is about to start: what kills its process is charged to it alone."""
+        ...
+
+    async def fail(self, lease: Lease, path: Path, attempts: int, due_at_ms: int, error: str) -> Failed:
+        """Record that a step failed for the n-th time and is due again at a time."""
+        ...
+
+    async def release(
+        self, lease: Lease, kind: ReleaseKind, *, due_at_ms: int = 0, error: str | None = None
+    ) -> int | None:
+        """Hand the lease back; return the failed attempts of the body, or None when the lease was not held.
+
+        `failed` counts an attempt and sets when the next is due; `shutdown` takes the strike of the claim back.
+        """
+        ...
+
+    async def renew(self, leases: Sequence[Lease], lease_ms: int) -> Sequence[bool]:
+        """Give a sign of life for each lease; return for each whether it is still held."""
+        ...
+
+    async def get(self, run_id: str) -> RunRecord | None:
+        """Return a run with its steps in the order of their commits (those without an outcome last), or None."""
+        ...
+
+    async def list(
+        self,
+        *,
+        status: Status | None = None,
+        function_id: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> Sequence[RunRecord]:
+        """Return runs without their steps, the newest first; `before` is the last run id of the page before."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was begun and let go of the storage."""
+        ...
+
+
+# ---- paths as text
+
+_ESCAPED = re.compile(r"[%/\x00-\x1f\x7f]")
+_ESCAPE = re.compile(r"%([0-9A-F]{2})")
+
+
+def checked_key(key: object) -> str:
+    """Return a step key, or raise `InvalidValue`: any text of 1 to 512 characters will do."""
+    if not isinstance(key, str) or not 0 < len(key) <= KEY_LENGTH_MAX:
+        raise InvalidValue(f"a step key must be text of 1 to {KEY_LENGTH_MAX} characters, not {str(key)[:80]!r}")
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise InvalidValue(f"the step key {key[:80]!r} holds a lone surrogate, which is not text") from None
+    return key
+
+
+def path_text(path: Path) -> str:
+    """Write a path as one text: keys joined by `/`, with `/`, `%` and control characters escaped; the body is empty."""
+    return "/".join([_ESCAPED.sub(lambda match: f"%{ord(match[0]):02X}", key) for key in path])
+
+
+def path_of(text: str) -> Path:
+    """Read what `path_text` wrote."""
+    if not text:
+        return BODY
+    return tuple(_ESCAPE.sub(lambda match: chr(int(match[1], 16)), key) for key in text.split("/"))

@@ -1,0 +1,142 @@
+"""Runs in this process's memory: for tests and first steps. They are gone when the process is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from idioteque import ledger
+from idioteque.clock import Clock, SystemClock
+from idioteque.ledger import RunRow, StepRow
+from idioteque.store import (
+    BODY,
+    Begun,
+    Claim,
+    Claimed,
+    Committed,
+    Failed,
+    Gone,
+    Lease,
+    Lost,
+    Outcome,
+    Path,
+    ReleaseKind,
+    RunRecord,
+    Status,
+    Unknown,
+)
+
+
+@dataclass(slots=True)
+class _Stored:
+    run: RunRow
+    event: bytes
+    steps: dict[Path, StepRow] = field(default_factory=dict[Path, StepRow])
+
+    def step(self, path: Path) -> StepRow:
+        """Return a step's row, which is kept only once something was recorded in it."""
+        return self.steps.get(path) or StepRow(path)
+
+
+class MemoryStore:
+    """A `Store` without a disk. No operation awaits anything, so each is atomic; a lock serves other threads' loops."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._runs: dict[str, _Stored] = {}
+        self._lock = threading.Lock()
+
+    async def claim(self, claim: Claim) -> Claimed:
+        now_ms = self._clock.now_ms()
+        with self._lock:
+            stored = self._runs.get(claim.run_id)
+            if stored is None:
+                if claim.new is None:
+                    return Unknown()
+                new = claim.new
+                run = RunRow(claim.run_id, new.event_id, new.function_id, new.options, now_ms)
+                stored = self._runs[claim.run_id] = _Stored(run, new.event)
+            refused = ledger.claim(stored.run, claim, now_ms)
+            if refused is not None:
+                return refused
+            return ledger.started(stored.run, stored.event, stored.steps.values())
+
+    async def commit(self, lease: Lease, path: Path, outcome: Outcome) -> Committed:
+        now_ms = self._clock.now_ms()
+        with self._lock:
+            stored = self._runs.get(lease.run_id)
+            if stored is None:
+                return Lost(None, held=False)
+            if path == BODY:
+                return ledger.commit_body(stored.run, lease.token, outcome, now_ms)
+            step = stored.step(path)
+            answer = ledger.commit_step(stored.run, step, lease.token, outcome, now_ms)
+            if step.outcome is not None:
+                stored.steps[path] = step
+            return answer
+
+    async def begin(self, lease: Lease, path: Path, *, at_most_once: bool = False) -> Begun:
+        with self._lock:
+            stored = self._runs.get(lease.run_id)
+            if stored is None:
+                return Gone()
+            step = stored.steps.setdefault(path, StepRow(path))
+            around = [stored.steps[path[:n]] for n in range(1, len(path)) if path[:n] in stored.steps]
+            return ledger.begin(stored.run, step, around, lease.token, at_most_once)
+
+    async def fail(self, lease: Lease, path: Path, attempts: int, due_at_ms: int, error: str) -> Failed:
+        now_ms = self._clock.now_ms()
+        with self._lock:
+            stored = self._runs.get(lease.run_id)
+            if stored is None:
+                return Gone()
+            step = stored.steps.setdefault(path, StepRow(path))
+            return ledger.fail(stored.run, step, lease.token, attempts, due_at_ms, error, now_ms)
+
+    async def release(
+        self, lease: Lease, kind: ReleaseKind, *, due_at_ms: int = 0, error: str | None = None
+    ) -> int | None:
+        with self._lock:
+            stored = self._runs.get(lease.run_id)
+            return None if stored is None else ledger.release(stored.run, lease.token, kind, due_at_ms, error)
+
+    async def renew(self, leases: Sequence[Lease], lease_ms: int) -> Sequence[bool]:
+        now_ms = self._clock.now_ms()
+        with self._lock:
+            return [
+                lease.run_id in self._runs and ledger.renew(self._runs[lease.run_id].run, lease.token, lease_ms, now_ms)
+                for lease in leases
+            ]
+
+    async def get(self, run_id: str) -> RunRecord | None:
+        with self._lock:
+            stored = self._runs.get(run_id)
+            return None if stored is None else ledger.record(stored.run, stored.event, stored.steps.values())
+
+    async def list(
+        self,
+        *,
+        status: Status | None = None,
+        function_id: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> Sequence[RunRecord]:
+        with self._lock:
+            newest_first = sorted(self._runs.values(), key=_age, reverse=True)
+            if before is not None:
+                mark = _age(self._runs[before]) if before in self._runs else (0, "")
+                newest_first = [stored for stored in newest_first if _age(stored) < mark]
+            wanted = [
+                stored
+                for stored in newest_first
+                if status in (None, stored.run.status) and function_id in (None, stored.run.function_id)
+            ]
+            return [ledger.record(stored.run, stored.event) for stored in wanted[:limit]]
+
+    async def close(self) -> None:
+        return
+
+
+def _age(stored: _Stored) -> tuple[int, str]:
+    return stored.run.created_at_ms, stored.run.run_id

@@ -1,0 +1,45 @@
+CREATE TABLE run_events (
+    event_id TEXT PRIMARY KEY,
+    event BYTEA NOT NULL
+);
+
+CREATE TABLE runs (
+    run_id TEXT PRIMARY KEY,
+    event_id TEXT NOT NULL,
+    function_id TEXT NOT NULL,
+    options BYTEA NOT NULL,
+    created_at_ms BIGINT NOT NULL,
+    status TEXT NOT NULL,
+    finished_at_ms BIGINT,
+    outcome_ok BIGINT,
+    outcome BYTEA,
+    attempts BIGINT NOT NULL,
+    strikes BIGINT NOT NULL,
+    due_at_ms BIGINT NOT NULL,
+    last_error TEXT,
+    seq BIGINT NOT NULL,
+    tokens BIGINT NOT NULL,
+    token BIGINT NOT NULL,
+    lease_until_ms BIGINT NOT NULL,
+    alive_at_ms BIGINT NOT NULL,
+    owner TEXT NOT NULL,
+    message_id TEXT NOT NULL,
+    retried BIGINT NOT NULL
+);
+
+CREATE INDEX runs_by_age ON runs (created_at_ms, run_id);
+
+CREATE TABLE steps (
+    run_id TEXT NOT NULL,
+    path TEXT NOT NULL,
+    outcome_ok BIGINT,
+    outcome BYTEA,
+    seq BIGINT NOT NULL,
+    attempts BIGINT NOT NULL,
+    strikes BIGINT NOT NULL,
+    begun BIGINT NOT NULL,
+    due_at_ms BIGINT NOT NULL,
+    committed_at_ms BIGINT,
+    last_error TEXT,
+    PRIMARY KEY (run_id, path)
+);

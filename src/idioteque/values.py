@@ -1,0 +1,166 @@
+"""The one codec of results: strict JSON in the shape of a callable's return annotation."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import json
+import math
+import types
+import typing
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter
+from pydantic_core import PydanticSerializationError, ValidationError
+
+from idioteque.errors import IdiotequeError
+
+VALUE_BYTES_MAX = 16 * 1024 * 1024
+DEPTH_MAX = 200
+
+_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
+
+
+class NotSerializable(IdiotequeError):
+    """A value has no faithful JSON form in the shape it was declared to have; the text names type and reason."""
+
+
+class Codec:
+    """Encodes values of one declared type to JSON bytes and back."""
+
+    def __init__(self, annotation: object) -> None:
+        self.annotation = annotation
+        self._adapter = _adapter(annotation)
+
+    def encode(self, value: object) -> bytes:
+        """Return strict JSON; raise `NotSerializable` for what JSON or the declared type cannot hold."""
+        if self.annotation is None:
+            return b"null"
+        try:
+            encoded = self._adapter.dump_json(value, warnings="error", round_trip=True)
+        except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
+            raise NotSerializable(f"{_named(value, self.annotation)}: {_reason(error)}") from error
+        if len(encoded) > VALUE_BYTES_MAX:
+            raise NotSerializable(f"{_named(value, self.annotation)}: {len(encoded)} bytes, {VALUE_BYTES_MAX} at most")
+        if _may_hide_non_finite(encoded) and (_is_not_strict(encoded) or _has_non_finite(value)):
+            raise NotSerializable(f"{_named(value, self.annotation)}: NaN and infinities have no JSON form")
+        return encoded
+
+    def decode(self, encoded: bytes) -> Any:
+        """Return the value as its declared type; raise `NotSerializable` when it does not fit (any more)."""
+        try:
+            return self._adapter.validate_json(encoded)
+        except (ValidationError, ValueError, RecursionError) as error:
+            raise NotSerializable(
+                f"the stored result is not a {_type_name(self.annotation)}: {_reason(error)}"
+            ) from error
+
+
+def codec_of(function: Callable[..., object]) -> Codec:
+    """Return the codec of what a callable returns, awaited; without an annotation, of plain JSON values.
+
+    Raise `NotSerializable` when no schema can be made of the annotation.
+    """
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = getattr(function, "__func__", function)
+    try:
+        known = _codecs.get(function)
+    except TypeError:  # a callable object without a hash or without weak references
+        return Codec(_result_type(function))
+    if known is None:
+        annotation = _result_type(function)
+        known = ANY if annotation is Any else Codec(annotation)
+        try:
+            _codecs[function] = known
+        except TypeError:
+            return known
+    return known
+
+
+def _result_type(function: Callable[..., object]) -> object:
+    if isinstance(function, type):
+        return function
+    target = function if inspect.isroutine(function) else type(function).__call__
+    try:
+        annotation = get_type_hints(target, include_extras=True).get("return", Any)
+    except Exception:  # a name that exists for type checkers only: the text of the annotation says nothing to us
+        return Any
+    if annotation is types.NoneType:
+        return None
+    if get_origin(annotation) in (Coroutine, Awaitable):
+        annotation = get_args(annotation)[-1]
+    return Any if isinstance(annotation, TypeVar) or annotation is typing.NoReturn else annotation
+
+
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(annotation, config=_CONFIG)
+    except PydanticUserError as error:
+        if error.code != "type-adapter-config-unused":
+            raise NotSerializable(f"no JSON form is known for {_type_name(annotation)}: {_reason(error)}") from error
+    return TypeAdapter(annotation)
+
+
+def _may_hide_non_finite(encoded: bytes) -> bool:
+    return b"NaN" in encoded or b"Infinity" in encoded or b"null" in encoded
+
+
+def _is_not_strict(encoded: bytes) -> bool:
+    def refuse(constant: str) -> None:
+        raise NotSerializable(constant)
+
+    try:
+        json.loads(encoded, parse_constant=refuse)
+    except NotSerializable:
+        return True
+    except ValueError:  # an integer of more digits than Python converts
+        return False
+    return False
+
+
+def _has_non_finite(value: object, depth: int = 0) -> bool:
+    """Whether a float in it would silently become null: what a model's own configuration does by default."""
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if depth > DEPTH_MAX or isinstance(value, str | bytes | int) or value is None:
+        return False
+    if isinstance(value, BaseModel):
+        inner: list[object] = [item for _, item in value]
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        inner = [getattr(value, field.name) for field in dataclasses.fields(value)]
+    elif isinstance(value, Mapping):
+        inner = list(cast(Mapping[object, object], value).values())
+    elif isinstance(value, list | tuple | set | frozenset):
+        inner = list(cast(list[object], value))
+    else:
+        return False
+    return any(_has_non_finite(item, depth + 1) for item in inner)
+
+
+def _named(value: object, annotation: object) -> str:
+    if annotation is Any or annotation is type(value):
+        return f"a {type(value).__qualname__}"
+    return f"a {type(value).__qualname__}, declared as {_type_name(annotation)}"
+
+
+def _type_name(annotation: object) -> str:
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if annotation is Any:
+        return "JSON value"
+    return annotation.__qualname__ if isinstance(annotation, type) else str(annotation)
+
+
+def _reason(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines)[:300] or type(error).__name__
+
+
+ANY = Codec(Any)
+"""Plain JSON values: for callables that declare nothing."""
+
+_codecs: weakref.WeakKeyDictionary[Callable[..., object], Codec] = weakref.WeakKeyDictionary()

@@ -1,0 +1,243 @@
+"""A worker: the events it knows, its functions, the store its runs are kept in, and what carries its messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from idioteque.bridge import is_async, run_sync
+from idioteque.clock import Clock, SystemClock
+from idioteque.context import Context
+from idioteque.dispatcher import Dispatcher, EventEnvelope, Outgoing
+from idioteque.durations import Duration, seconds
+from idioteque.engine import Engine
+from idioteque.errors import ConfigurationError, InvalidValue
+from idioteque.events import EventsSchema, On, Trigger
+from idioteque.function import Function, run_id
+from idioteque.ids import derived_id, is_id, new_id
+from idioteque.mount import Mount, Verifier
+from idioteque.retry import Retry
+from idioteque.runs import Runs
+from idioteque.store import Store
+from idioteque.stores import open_store
+from idioteque.values import NotSerializable, codec_of
+
+E_ = TypeVar("E_")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What `publish` returns: the event's id, and the id of the message that carries it."""
+
+    event_id: str
+    message_id: str
+
+    def run_id(self, function_id: str) -> str:
+        """Return the id of the run that this event starts of a function; it can be asked for before it exists."""
+        return run_id(self.event_id, function_id)
+
+
+class DurableFunction(Function, Generic[E_, R]):
+    """What the decorator leaves in place of a function: mount it, or call its handler in a unit test."""
+
+    async def __call__(self, event: E_, ctx: Context) -> R:
+        """Run the handler as it was written, with whatever context is given."""
+        result: R = await self.handler(event, ctx)
+        return result
+
+
+class Worker:
+    """Declares functions, publishes events, and looks at runs.
+
+    `events_schema` is a pydantic model or a union of them, told apart by their `type`. `store` is a `Store` or a URL:
+    `memory:`, `sqlite:///runs.db`. Nothing is opened or sent before it is needed.
+    """
+
+    def __init__(
+        self, *, events_schema: object, store: Store | str, dispatcher: Dispatcher, clock: Clock | None = None
+    ) -> None:
+        self.clock = clock or SystemClock()
+        self.schema = EventsSchema(events_schema)
+        self._events_schema = events_schema
+        self.store = open_store(store, self.clock) if isinstance(store, str) else store
+        self.dispatcher = dispatcher
+        self._functions: dict[str, Function] = {}
+
+    # ---- functions
+
+    def function(
+        self,
+        id: str,  # noqa: A002 - the surface's name
+        *,
+        on: On,
+        retry: Retry | None = None,
+    ) -> Callable[[Callable[[E_, Context], Coroutine[Any, Any, R]]], DurableFunction[E_, R]]:
+        """Declare the decorated `async def handler(event, ctx)` as a durable function.
+
+        `id` names it for good: runs are stored under it. `on` is a type name, an event class, a list of either, or a
+        predicate of the event. `retry` governs the function's own exceptions; an uncaught `StepFailed` ends the run.
+        """
+
+        def declare(handler: Callable[[E_, Context], Coroutine[Any, Any, R]]) -> DurableFunction[E_, R]:
+            return self.create_function(id, on, handler, retry=retry)
+
+        return declare
+
+    def create_function(
+        self,
+        id: str,  # noqa: A002 - the surface's name
+        on: On,
+        handler: Callable[[E_, Context], Coroutine[Any, Any, R]],
+        *,
+        retry: Retry | None = None,
+    ) -> DurableFunction[E_, R]:
+        """Declare a function without a decorator; see `function`."""
+        if id in self._functions:
+            raise ConfigurationError(f"there is a function {id!r} already; every function needs an id of its own")
+        if not is_async(handler):
+            raise ConfigurationError(f"function {id!r} must be an `async def`; plain callables go into its steps")
+        trigger = Trigger(on)
+        trigger.check_against(self.schema, id)
+        try:
+            codec = codec_of(handler)
+        except NotSerializable as error:
+            raise ConfigurationError(f"function {id!r}: {error}") from error
+        function: DurableFunction[E_, R] = DurableFunction(id, trigger, handler, retry or Retry(), codec)
+        self._functions[id] = function
+        return function
+
+    @property
+    def functions(self) -> Sequence[Function]:
+        """The functions that were declared, in that order."""
+        return tuple(self._functions.values())
+
+    # ---- events
+
+    async def publish(
+        self,
+        event: object,
+        *,
+        retries: int | None = None,
+        delay: Duration | None = None,
+        not_before: datetime | None = None,
+        deduplication_id: str | None = None,
+    ) -> Published:
+        """Hand an event to the dispatcher; when this returns, it is stored and will start its functions.
+
+        `event` is an event of the schema or the plain data of one. `retries` is how often a delivery is tried again,
+        for this event and everything its functions send; None takes the dispatcher's. It starts after `delay`, or at
+        `not_before`, which needs a time zone. Whatever has the same `deduplication_id` is the same event: published
+        again, it starts nothing.
+
+        Raise `EventRejected` when it does not fit the schema, `DispatchError` when it was not accepted.
+        """
+        event_id, message = self._message(event, retries, self._delay_s(delay, not_before), deduplication_id)
+        return Published(event_id, (await self.dispatcher.send([message]))[0])
+
+    async def publish_many(self, events: Sequence[object], *, retries: int | None = None) -> list[Published]:
+        """Hand over several events in one request; nothing is sent when one of them does not fit the schema.
+
+        Raise `BatchDispatchError` when some were refused: it has the indexes of these and the ids of the others.
+        """
+        prepared = [self._message(event, retries, 0.0, None) for event in events]
+        if not prepared:
+            return []
+        message_ids = await self.dispatcher.send([message for _, message in prepared])
+        return [Published(event_id, id_) for (event_id, _), id_ in zip(prepared, message_ids, strict=True)]
+
+    def publish_sync(
+        self,
+        event: object,
+        *,
+        retries: int | None = None,
+        delay: Duration | None = None,
+        not_before: datetime | None = None,
+        deduplication_id: str | None = None,
+    ) -> Published:
+        """Publish from code that is not async; the same options and errors as `publish`."""
+        return run_sync(
+            self.publish(event, retries=retries, delay=delay, not_before=not_before, deduplication_id=deduplication_id)
+        )
+
+    def _message(
+        self, event: object, retries: int | None, delay_s: float, deduplication_id: str | None
+    ) -> tuple[str, Outgoing]:
+        if retries is not None and retries < 0:
+            raise InvalidValue(f"retries must be zero or more, not {retries}")
+        body = self.schema.encode(event)
+        event_id = self._event_id(deduplication_id)
+        envelope = EventEnvelope(event_id, body, retries)
+        return event_id, Outgoing(envelope.encode(), derived_id("dd", "event", event_id), delay_s, retries)
+
+    def _event_id(self, deduplication_id: str | None) -> str:
+        if deduplication_id is None:
+            return new_id("evt", self.clock.now_ms())
+        return deduplication_id if is_id(deduplication_id) else derived_id("evt", deduplication_id)
+
+    def _delay_s(self, delay: Duration | None, not_before: datetime | None) -> float:
+        if not_before is not None:
+            if not_before.tzinfo is None:
+                raise InvalidValue(f"not_before {not_before!r} needs a time zone")
+            return max(0.0, not_before.timestamp() - self.clock.now_ms() / 1000)
+        return 0.0 if delay is None else seconds(delay, "delay")
+
+    # ---- runs and options
+
+    @property
+    def runs(self) -> Runs:
+        """The runs in this worker's store."""
+        return Runs(self.store, self._functions, self.clock)
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What the worker was made with and was configured to since."""
+        return {
+            "events_schema": self._events_schema,
+            "store": self.store,
+            "dispatcher": self.dispatcher,
+            "clock": self.clock,
+        }
+
+    def configure(
+        self,
+        *,
+        events_schema: object = None,
+        store: Store | str | None = None,
+        dispatcher: Dispatcher | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """Change options, before anything is mounted: what was mounted keeps what it was mounted with."""
+        if clock is not None:
+            self.clock = clock
+        if events_schema is not None:
+            self.schema, self._events_schema = EventsSchema(events_schema), events_schema
+        if store is not None:
+            self.store = open_store(store, self.clock) if isinstance(store, str) else store
+        if dispatcher is not None:
+            self.dispatcher = dispatcher
+
+    async def close(self) -> None:
+        """Let go of the store and the connections."""
+        await self.dispatcher.close()
+        await self.store.close()
+
+
+def build_mount(
+    worker: Worker,
+    dispatcher: Dispatcher,
+    functions: Sequence[Function] | None,
+    verifier: Verifier | None,
+    clock: Clock,
+    mode: str = "inline",
+) -> Mount:
+    """Put an engine for some of a worker's functions (None: all that are declared by now) behind an endpoint."""
+    if mode != "inline":
+        raise ConfigurationError(f"mode must be 'inline', not {mode!r}")
+    chosen = worker.functions if functions is None else tuple(functions)
+    if not chosen:
+        raise ConfigurationError("nothing to mount: declare the functions first, or name them with functions=[…]")
+    engine = Engine(chosen, schema=worker.schema, store=worker.store, dispatcher=dispatcher, clock=clock)
+    return Mount(engine, verifier)
