@@ -1,0 +1,128 @@
+"""Connections to one SQLite file: how they open, how the write-ahead log is kept short, and who may own the file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Protocol, cast
+
+import apsw
+
+from idioteque.database.protocol import Row, SqlValue
+from idioteque.errors import DatabaseError
+
+BUSY_TIMEOUT_MS = 10_000
+STATEMENTS_CACHED = 200
+CHECKPOINT_PAGES = 4000
+CHECKPOINT_WAIT_PAGES = 4 * CHECKPOINT_PAGES
+CHECKPOINT_WAIT_MS = 200  # how long a writer may stand still for readers that keep a long log from beginning anew
+
+MEMORY = ":memory:"
+
+
+class Cursor(Protocol):
+    def fetchall(self) -> list[Row]: ...
+
+
+class Connection(Protocol):
+    """The part of `apsw.Connection` used here; its own stubs name types that Python 3.11 does not have."""
+
+    in_transaction: bool
+
+    def execute(self, statements: str, bindings: Mapping[str, SqlValue] | None = None) -> Cursor: ...
+    def executemany(self, statements: str, bindings: Iterable[Mapping[str, SqlValue]]) -> Cursor: ...
+    def set_wal_hook(self, callable: Callable[[object, str, int], int]) -> None: ...  # noqa: A002
+    def close(self) -> None: ...
+
+
+def open_writer(path: str, durability: str) -> Connection:
+    """Open the file, made readable by its owner only if it is new, for the one connection that writes.
+
+    Raise `DatabaseError` when it cannot be opened, is no database, or cannot have a write-ahead log.
+    """
+    try:
+        if path != MEMORY:
+            _create_private(path)
+        connection = _open(path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+        mode = connection.execute("PRAGMA journal_mode = WAL").fetchall()[0][0]
+        if mode not in ("wal", "memory"):
+            raise DatabaseError(f"cannot open the database {path}: its file system allows no write-ahead log ({mode})")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
+        # On macOS a plain fsync leaves the data in the drive's cache.
+        connection.execute(f"PRAGMA fullfsync = {'ON' if durability == 'full' else 'OFF'}")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        return connection
+    except (apsw.Error, OSError) as error:
+        raise DatabaseError(f"cannot open the database {path}: {error}") from error
+
+
+def open_reader(path: str) -> Connection:
+    """Open one more connection to an open file, one that can only read."""
+    return _open(path, apsw.SQLITE_OPEN_READONLY)
+
+
+def lock_file(path: str) -> int | None:
+    """Return an open file that holds the lock of this database, or None where there are no such locks.
+
+    Raise `DatabaseError` when another process holds it. The lock dies with the process.
+    """
+    try:
+        import fcntl  # does not exist on Windows, where SQLite's own locks must do
+    except ImportError:
+        return None
+    try:
+        handle = os.open(os.path.realpath(path) + ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DatabaseError(f"cannot make the lock file of the database {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise DatabaseError(f"the database {path} is in use by another server process") from None
+    return handle
+
+
+class Checkpoints:
+    """Copies the write-ahead log into the database file, by the writer and after its commits.
+
+    Not left to SQLite, which drops errors of this work: after a failed flush that nobody heard of, a second one that
+    seems to succeed would throw the log away. Readers that overlap without a gap would keep the log growing for ever,
+    so above `CHECKPOINT_WAIT_PAGES` the writer waits a moment for those that are in the way.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._pages = 0
+        self._due_pages = CHECKPOINT_PAGES
+        connection.set_wal_hook(self._committed)
+
+    def _committed(self, _connection: object, _schema: str, pages: int) -> int:
+        if pages < self._pages:  # the log began anew
+            self._due_pages = CHECKPOINT_PAGES
+        self._pages = pages
+        return apsw.SQLITE_OK
+
+    def take(self) -> None:
+        """Make a checkpoint if one is due; an `apsw.Error` of any kind but "busy" reaches the caller."""
+        if self._pages < self._due_pages:
+            return
+        self._due_pages = self._pages + CHECKPOINT_PAGES
+        execute = self._connection.execute
+        execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        if self._pages >= CHECKPOINT_WAIT_PAGES:
+            execute(f"PRAGMA busy_timeout = {CHECKPOINT_WAIT_MS}").fetchall()
+            execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}").fetchall()
+
+
+def _open(path: str, flags: int) -> Connection:
+    opened = apsw.Connection(path, flags=flags, statementcachesize=STATEMENTS_CACHED)
+    opened.set_busy_timeout(BUSY_TIMEOUT_MS)
+    return cast(Connection, opened)
+
+
+def _create_private(path: str) -> None:
+    """Create the file readable by its owner only; SQLite gives its companions the same mode."""
+    if not Path(path).exists():
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
