@@ -1,0 +1,66 @@
+"""Every knob, limit and default of the server; the unit stands in the name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DAY_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """What an operator may choose; the defaults are safe for a server that strangers can reach."""
+
+    # Where it listens and what it keeps
+    host: str = "127.0.0.1"
+    port: int = 8080  # 0 lets the system choose one
+    database: str = "sqlite:///idioteque.db"
+    durability: str = "full"
+
+    # Which destinations it reaches
+    dev: bool = False  # private destinations allowed, published credentials, loopback only
+    allow_private: tuple[str, ...] = ()  # networks in CIDR notation that are reached although they are not public
+    rewrites: tuple[tuple[str, str], ...] = ()  # (from origin, to origin): sent there, signed as published
+
+    # What one request may hold
+    body_bytes_max: int = 1024 * 1024
+    batch_bytes_max: int = 10 * 1024 * 1024
+    url_bytes_max: int = 8192
+    forwarded_headers_max: int = 64
+    forwarded_bytes_max: int = 16 * 1024
+    token_in_query: bool = True  # `?qstash_token=`, the protocol's way for webhook senders
+    wrong_tokens_per_s_max: int = 10  # of one peer; beyond it, a wrong token is answered 429
+
+    # How messages are retried
+    retries_default: int = 3
+    retries_max: int = 1000
+    delay_max_s: int = 10 * 366 * DAY_S
+    deduplication_window_s: int = 600
+
+    # How messages are delivered
+    attempt_timeout_s: int = 900  # `Upstash-Timeout` may only shorten it
+    response_bytes_max: int = 1024 * 1024  # of an answer, handed to a callback
+    logged_bytes_max: int = 64 * 1024  # of an answer, kept in logs and dead letters
+    in_flight_max: int = 1000
+    destination_share: float = 0.5  # one destination holds at most this part of the free slots, see `Destinations`
+    claim_max: int = 256
+    lease_s: int = 30  # a dead process's messages return after this
+    probe_every_s: float = 0.5
+    probes_max: int = 64
+    drain_s: float = 20.0  # how long a stop waits for attempts that are in flight
+
+    # How long things are kept
+    delivered_readable_s: int = 600  # a delivered message can still be read for so long
+    log_retention_s: int = 3 * DAY_S
+    dead_letter_retention_s: int = 7 * DAY_S
+    housekeeping_every_s: float = 60.0
+
+    @property
+    def renew_every_s(self) -> float:
+        """Derived: two renewals may fail before a lease is lost."""
+        return self.lease_s / 3
+
+    @property
+    def lease_ms(self) -> int:
+        """The lease in milliseconds."""
+        return self.lease_s * 1000

@@ -1,0 +1,82 @@
+"""How a message comes into being: a draft gets its id, and a slot if it is due now, and is stored with its first log.
+
+What is due now is stored as leased already and handed to the deliverer after the commit: no search, no waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from idioteque.clock import Clock
+from idioteque.database import Transaction
+from idioteque.ids import new_id
+from idioteque.server.config import ServerConfig
+from idioteque.server.core.destinations import Destinations
+from idioteque.server.errors import QuotaExceeded
+from idioteque.server.model import Accepted, Draft, LogRow, Message, States
+from idioteque.server.network import split_url
+from idioteque.server.storage.deliveries import Standing, insert_deliveries
+from idioteque.server.storage.logs import insert_logs
+from idioteque.server.storage.messages import claim_deduplication, insert_messages
+
+CREATED_AND_ACTIVE = States.CREATED | States.ACTIVE
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A draft on its way into the database, and where it will stand there."""
+
+    draft: Draft
+    standing: Standing
+
+
+class Admission:
+    """Turns drafts into messages."""
+
+    def __init__(self, config: ServerConfig, clock: Clock, destinations: Destinations) -> None:
+        self._config = config
+        self._clock = clock
+        self._destinations = destinations
+
+    def check(self, draft: Draft) -> None:
+        """Raise `QuotaExceeded` for a draft that lies too far in the future."""
+        not_before_ms = draft.options.not_before_ms
+        if not_before_ms is None:
+            return
+        limit_s = self._config.delay_max_s
+        if not_before_ms - self._clock.now_ms() > limit_s * 1000:
+            raise QuotaExceeded(f"quota maxDelay exceeded, current limit: {limit_s}")
+
+    def admit(self, draft: Draft) -> Admitted:
+        """Make a message of a draft, and take a slot for it if it is due now and there is room."""
+        now_ms, options = self._clock.now_ms(), draft.options
+        due_ms = now_ms + options.delay_ms if options.not_before_ms is None else max(options.not_before_ms, now_ms)
+        message = Message(new_id("msg", now_ms), draft.url, draft.body, options, now_ms, due_ms, draft.caller_ip)
+        origin = split_url(draft.url).origin
+        if due_ms <= now_ms and self._destinations.reserve(origin, now_ms):
+            return Admitted(draft, Standing(message, origin, now_ms + self._config.lease_ms, leased=True))
+        return Admitted(draft, Standing(message, origin, due_ms, leased=False))
+
+    def store(self, tx: Transaction, admitted: Sequence[Admitted]) -> list[Accepted]:
+        """Store messages, but those whose deduplication id another one carries; return what became of each."""
+        results = [self._accept(tx, each) for each in admitted]
+        fresh = [each.standing for each, result in zip(admitted, results, strict=True) if not result.deduplicated]
+        insert_messages(tx, [standing.message for standing in fresh])
+        insert_deliveries(tx, fresh)
+        insert_logs(tx, [_first_log(standing) for standing in fresh])
+        return results
+
+    def _accept(self, tx: Transaction, admitted: Admitted) -> Accepted:
+        message = admitted.standing.message
+        if admitted.draft.deduplication_key is not None:
+            window_ms = self._config.deduplication_window_s * 1000
+            earlier = claim_deduplication(tx, admitted.draft, message.id, message.created_at_ms, window_ms)
+            if earlier is not None:
+                return earlier
+        return Accepted(message.id, message.url)
+
+
+def _first_log(standing: Standing) -> LogRow:
+    states = CREATED_AND_ACTIVE if standing.leased else States.CREATED
+    return LogRow(standing.message.id, standing.message.created_at_ms, states)

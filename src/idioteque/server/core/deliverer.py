@@ -1,0 +1,243 @@
+"""Sends what is due: claims it in batches, keeps its leases, and records how the attempts ended.
+
+New messages come here leased already. What was put off, or left by another process, is found by a claim; a claim is
+made when its time comes or a slot gets free, never to look whether there is something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from idioteque.clock import Clock
+from idioteque.database import Database, Transaction
+from idioteque.errors import DatabaseBroken, DatabaseError
+from idioteque.server.config import ServerConfig
+from idioteque.server.core.admission import Admitted
+from idioteque.server.core.courier import Attempted, Courier
+from idioteque.server.core.destinations import Destinations
+from idioteque.server.core.loop import RETRY_AFTER_FAULT_S, Alarm, Gathering, logger
+from idioteque.server.core.outcomes import Retried
+from idioteque.server.core.prober import Prober
+from idioteque.server.core.settlement import Finished, Outcome, Settlement, reports
+from idioteque.server.model import Accepted, Lease, LogRow, States
+from idioteque.server.storage.deliveries import (
+    all_next_due_ms,
+    all_unreached,
+    claim_due,
+    free_all,
+    hand_back,
+    next_due_ms,
+    renew,
+)
+from idioteque.server.storage.logs import insert_logs
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A message on its way: its lease, the end of the lease, and the task that sends it."""
+
+    lease: Lease
+    origin: str
+    until_ms: int
+    task: asyncio.Task[None]
+
+
+class Deliverer:
+    """Owns every message that this process holds a lease on."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        database: Database,
+        clock: Clock,
+        courier: Courier,
+        destinations: Destinations,
+        settlement: Settlement,
+        prober: Prober,
+    ) -> None:
+        self._config = config
+        self._database = database
+        self._clock = clock
+        self._courier = courier
+        self._destinations = destinations
+        self._settlement = settlement
+        self._prober = prober
+        self._alarm = Alarm(clock)
+        self._finished: Gathering[Finished, None] = Gathering(self._settle)
+        self._flights: dict[str, _Flight] = {}
+
+    async def recover(self) -> None:
+        """Free what the process before had leased, and learn what is due when. Called once, before anything else."""
+        now_ms = self._clock.now_ms()
+
+        def operation(tx: Transaction) -> tuple[list[tuple[str, int]], list[str]]:
+            free_all(tx, now_ms)
+            return all_next_due_ms(tx), all_unreached(tx)
+
+        due, unreached = await self._database.write(operation)
+        for origin, due_ms in due:
+            self._destinations.note_due(origin, due_ms)
+        for origin in unreached:
+            self._prober.notice(origin, unreached=True)
+
+    async def run(self) -> None:
+        """Claim whatever becomes due."""
+        while True:
+            await self._alarm.wait(self._destinations.next_due_ms())
+            await self.tick()
+
+    async def tick(self) -> int:
+        """Claim what is due, as far as there is room, and begin to send it; return how many messages."""
+        begun = 0
+        while taken := self._destinations.take_due(self._clock.now_ms(), self._config.claim_max):
+            begun += await self._claim(taken)
+        return begun
+
+    async def keep_leases(self) -> None:
+        """Renew, in one statement each time, the leases that have less than two thirds of their life left."""
+        while True:
+            await self._clock.sleep(self._config.renew_every_s)
+            await self.renew()
+
+    async def renew(self) -> int:
+        """Renew the leases that grow old; return how many."""
+        now_ms = self._clock.now_ms()
+        until_ms = now_ms + self._config.lease_ms
+        old = [flight for flight in self._flights.values() if flight.until_ms - now_ms <= self._config.lease_ms * 2 / 3]
+        if old:
+            leases = [flight.lease for flight in old]
+            await self._database.write(lambda tx: renew(tx, leases, until_ms))
+            for flight in old:
+                flight.until_ms = until_ms
+        return len(old)
+
+    def admitted(self, admitted: Sequence[Admitted], accepted: Sequence[Accepted]) -> None:
+        """Take over messages that have just been stored."""
+        for each, result in zip(admitted, accepted, strict=True):
+            standing = each.standing
+            if not standing.leased:
+                if not result.deduplicated:
+                    self.note_due(standing.origin, standing.visible_at_ms)
+            elif result.deduplicated:
+                self._release(standing.origin)
+            else:
+                self._begin(Lease(standing.message, 1, 0), standing.origin, standing.visible_at_ms)
+
+    def abandoned(self, admitted: Sequence[Admitted]) -> None:
+        """Give back the slots of messages that could not be stored."""
+        for each in admitted:
+            if each.standing.leased:
+                self._release(each.standing.origin)
+
+    def note_due(self, origin: str, due_ms: int) -> None:
+        """Learn that a destination has a stored message that becomes visible then."""
+        self._destinations.note_due(origin, due_ms)
+        self._alarm.ring()
+
+    async def drain(self) -> None:
+        """Let attempts that are under way end within the grace, and hand the rest back uncounted."""
+        tasks = [flight.task for flight in self._flights.values()]
+        if tasks:
+            timer = asyncio.ensure_future(self._clock.sleep(self._config.drain_s))
+            ended = asyncio.ensure_future(asyncio.wait(tasks))
+            await asyncio.wait({timer, ended}, return_when=asyncio.FIRST_COMPLETED)
+            timer.cancel()
+            ended.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await self._finished.idle()
+        left = [flight.lease for flight in self._flights.values()]
+        self._flights.clear()
+        if left:
+            now_ms = self._clock.now_ms()
+            await self._database.write(lambda tx: hand_back(tx, left, now_ms))
+
+    @property
+    def in_flight(self) -> int:
+        """How many messages this process holds."""
+        return len(self._flights)
+
+    async def _claim(self, taken: Sequence[tuple[str, int]]) -> int:
+        now_ms = self._clock.now_ms()
+        until_ms = now_ms + self._config.lease_ms
+
+        def operation(tx: Transaction) -> list[tuple[str, int, list[Lease], int | None]]:
+            claims = [
+                (origin, count, claim_due(tx, origin, count, now_ms, until_ms), next_due_ms(tx, origin))
+                for origin, count in taken
+            ]
+            leases = [lease for _, _, claimed, _ in claims for lease in claimed]
+            insert_logs(tx, [LogRow(lease.message.id, now_ms, States.ACTIVE) for lease in leases])
+            return claims
+
+        try:
+            claims = await self._database.write(operation)
+        except DatabaseError:
+            for origin, count in taken:
+                self._destinations.note_due(origin, now_ms)
+                self._destinations.release(origin, count)
+            raise
+        for origin, count, leases, due_ms in claims:
+            self._destinations.set_due(origin, due_ms)
+            begun = sum(self._begin(lease, origin, until_ms) for lease in leases)
+            if begun < count:
+                self._destinations.release(origin, count - begun)
+        return sum(len(leases) for _, _, leases, _ in claims)
+
+    def _begin(self, lease: Lease, origin: str, until_ms: int) -> bool:
+        """Send a message whose slot is taken; False when it is on its way already, under a lease that ran out."""
+        flight = self._flights.get(lease.message.id)
+        if flight is not None:
+            flight.lease, flight.until_ms = lease, until_ms
+            return False
+        task = asyncio.get_running_loop().create_task(self._attempt(lease, origin))
+        self._flights[lease.message.id] = _Flight(lease, origin, until_ms, task)
+        return True
+
+    async def _attempt(self, lease: Lease, origin: str) -> None:
+        attempted = await self._courier.deliver(lease)
+        self._finished.put(self._finish(lease, origin, attempted))
+
+    def _finish(self, lease: Lease, origin: str, attempted: Attempted) -> Finished:
+        self._prober.notice(origin, unreached=attempted.unreached, answered=attempted.answer.status > 0)
+        flight = self._flights[lease.message.id]
+        return Finished(flight.lease, origin, attempted.answer, attempted.unreached, self._clock.now_ms())
+
+    async def _settle(self, finished: list[Finished]) -> list[None]:
+        """Record outcomes in one transaction, as often as it takes: an outcome is never given up while we live."""
+        outcomes = [self._settlement.decide(each) for each in finished]
+        while True:
+            try:
+                begun = await self._database.write(lambda tx: self._settlement.apply(tx, outcomes))
+                break
+            except DatabaseBroken:
+                raise
+            except DatabaseError as error:
+                logger.error("outcomes of %d attempts wait for the database: %s", len(outcomes), error)
+                await self._clock.sleep(RETRY_AFTER_FAULT_S)
+        for outcome, states in zip(outcomes, begun, strict=True):
+            self._after(outcome, states)
+        return [None] * len(finished)
+
+    def _after(self, outcome: Outcome, states: States | None) -> None:
+        """Let go of a message whose outcome is stored, and begin what follows from it."""
+        finished = outcome.finished
+        del self._flights[finished.lease.message.id]
+        if isinstance(outcome.verdict, Retried) and states is not None and states & States.RETRY:
+            self._destinations.note_due(finished.origin, outcome.verdict.due_at_ms)
+            self._alarm.ring()
+        self._release(finished.origin)
+        if outcome.callbacks:
+            if reports(states):
+                results = [Accepted(c.standing.message.id, c.standing.message.url) for c in outcome.callbacks]
+                self.admitted(outcome.callbacks, results)
+            else:
+                self.abandoned(outcome.callbacks)
+
+    def _release(self, origin: str) -> None:
+        self._destinations.release(origin)
+        if self._destinations.has_claimable():
+            self._alarm.ring()

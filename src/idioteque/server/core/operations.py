@@ -1,0 +1,112 @@
+"""What operators do with stored messages: look at them, cancel them, and deal with dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from idioteque.clock import Clock
+from idioteque.database import Database, Transaction
+from idioteque.errors import DatabaseFull
+from idioteque.ids import new_id
+from idioteque.server.config import ServerConfig
+from idioteque.server.core.deliverer import Deliverer
+from idioteque.server.errors import NotFound, StorageFull
+from idioteque.server.model import DeadLetter, Filter, LogEntry, LogRow, Message, Page, States
+from idioteque.server.network import split_url
+from idioteque.server.storage.dead_letters import delete_dead_letters, list_dead_letters
+from idioteque.server.storage.deliveries import Standing, cancel, insert_deliveries, pending_ids
+from idioteque.server.storage.logs import insert_logs, list_logs
+from idioteque.server.storage.messages import find_message, insert_messages
+
+CANCEL_REQUESTED_AND_CANCELED = States.CANCEL_REQUESTED | States.CANCELED
+
+T = TypeVar("T")
+
+
+class Operations:
+    """Reads go to the storage; whatever changes a message goes through one transaction."""
+
+    def __init__(self, config: ServerConfig, database: Database, clock: Clock, deliverer: Deliverer) -> None:
+        self._config = config
+        self._database = database
+        self._clock = clock
+        self._deliverer = deliverer
+
+    async def message(self, message_id: str) -> Message:
+        """Return a message that is pending or was delivered lately; raise `NotFound` for any other."""
+        since_ms = self._clock.now_ms() - self._config.delivered_readable_s * 1000
+        found = await self._database.read(lambda tx: find_message(tx, message_id, since_ms, int(States.DELIVERED)))
+        if found is None:
+            raise NotFound(f"message {message_id[:100]} not found")
+        return found
+
+    async def cancel(self, chosen: Filter, count_max: int) -> int:
+        """Cancel pending messages; return how many."""
+        now_ms = self._clock.now_ms()
+
+        def operation(tx: Transaction) -> int:
+            rows: list[LogRow] = []
+            for message_id in pending_ids(tx, chosen, count_max):
+                how = cancel(tx, message_id)
+                if how is not None:
+                    states = CANCEL_REQUESTED_AND_CANCELED if how == "ended" else States.CANCEL_REQUESTED
+                    rows.append(LogRow(message_id, now_ms, states))
+            insert_logs(tx, rows)
+            return len(rows)
+
+        return await self._written(operation)
+
+    async def logs(self, chosen: Filter, page: Page) -> tuple[list[LogEntry], str | None]:
+        """Return a page of the log, and the cursor of the next one."""
+        return await self._database.read(lambda tx: list_logs(tx, chosen, page))
+
+    async def dead_letters(self, chosen: Filter, page: Page) -> tuple[list[DeadLetter], str | None]:
+        """Return a page of dead letters, and the cursor of the next one."""
+        return await self._database.read(lambda tx: list_dead_letters(tx, chosen, page))
+
+    async def delete_dead_letters(self, chosen: Filter, page: Page) -> tuple[int, str | None]:
+        """Delete a page of dead letters; return how many, and a cursor when more are left."""
+
+        def operation(tx: Transaction) -> tuple[int, str | None]:
+            letters, cursor = list_dead_letters(tx, chosen, page)
+            return len(delete_dead_letters(tx, letters)), cursor
+
+        return await self._written(operation)
+
+    async def retry_dead_letters(self, chosen: Filter, page: Page) -> tuple[list[str], str | None]:
+        """Publish a page of dead letters as new messages, and remove them; return the new ids, and a cursor."""
+        now_ms = self._clock.now_ms()
+
+        def operation(tx: Transaction) -> tuple[list[Standing], str | None]:
+            letters, cursor = list_dead_letters(tx, chosen, page)
+            deleted = delete_dead_letters(tx, letters)
+            standings = [_again(letter.message, now_ms) for letter in deleted]
+            insert_messages(tx, [standing.message for standing in standings])
+            insert_deliveries(tx, standings)
+            insert_logs(tx, [LogRow(standing.message.id, now_ms, States.CREATED) for standing in standings])
+            return standings, cursor
+
+        standings, cursor = await self._written(operation)
+        for standing in standings:
+            self._deliverer.note_due(standing.origin, now_ms)
+        return [standing.message.id for standing in standings], cursor
+
+    async def _written(self, operation: Callable[[Transaction], T]) -> T:
+        try:
+            return await self._database.write(operation)
+        except DatabaseFull as error:
+            raise StorageFull("there is no room left to store this; nothing was changed") from error
+
+
+def _again(message: Message, now_ms: int) -> Standing:
+    """Return a new message like a dead one, due now, with all its retries before it."""
+    fresh = Message(
+        new_id("msg", now_ms), message.url, message.body, message.options, now_ms, now_ms, message.caller_ip
+    )
+    return Standing(fresh, split_url(message.url).origin, now_ms, leased=False)
+
+
+def only_ids(ids: Sequence[str]) -> Filter:
+    """Return the filter that names ids."""
+    return Filter(ids=tuple(ids))

@@ -1,0 +1,55 @@
+"""Accepts messages: whoever publishes is answered after the commit, and calls that meet share one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from idioteque.database import Database
+from idioteque.errors import DatabaseFull
+from idioteque.server.core.admission import Admission
+from idioteque.server.core.deliverer import Deliverer
+from idioteque.server.core.loop import Gathering
+from idioteque.server.errors import StorageFull
+from idioteque.server.model import Accepted, Draft
+
+
+class Publisher:
+    """The one way in for messages from outside."""
+
+    def __init__(self, database: Database, admission: Admission, deliverer: Deliverer) -> None:
+        self._database = database
+        self._admission = admission
+        self._deliverer = deliverer
+        self._gathering: Gathering[Sequence[Draft], Sequence[Accepted]] = Gathering(self._accept)
+
+    async def publish(self, drafts: Sequence[Draft]) -> Sequence[Accepted]:
+        """Store messages, all in one transaction, and return what became of each, in order.
+
+        Raise `StorageFull` when there is no room; then nothing is stored.
+        """
+        for draft in drafts:
+            self._admission.check(draft)
+        return await self._gathering.add(drafts)
+
+    async def _accept(self, calls: list[Sequence[Draft]]) -> list[Sequence[Accepted]]:
+        admitted = [self._admission.admit(draft) for drafts in calls for draft in drafts]
+        try:
+            accepted = await self._database.write(lambda tx: self._admission.store(tx, admitted))
+        except BaseException as error:
+            self._deliverer.abandoned(admitted)
+            if isinstance(error, DatabaseFull):
+                raise StorageFull(
+                    "there is no room left to store messages; nothing of this request was stored"
+                ) from error
+            raise
+        self._deliverer.admitted(admitted, accepted)
+        return _split(accepted, [len(drafts) for drafts in calls])
+
+
+def _split(accepted: Sequence[Accepted], lengths: Sequence[int]) -> list[Sequence[Accepted]]:
+    parts: list[Sequence[Accepted]] = []
+    begin = 0
+    for length in lengths:
+        parts.append(accepted[begin : begin + length])
+        begin += length
+    return parts

@@ -1,0 +1,70 @@
+"""What the server answers when it refuses: one class per status, the message is the text of the reply.
+
+Refused
+├── BadRequest          400  a value breaks a rule; the text names both
+├── Unauthorized        401  no token, or a wrong one
+├── Forbidden           403  the read-only token, where something would change
+├── NotFound            404
+├── QuotaExceeded       412  a limit that an operator set
+├── TooLarge            413
+├── TooManyRequests     429
+└── StorageFull         507  nothing was stored; what is stored already is still delivered
+"""
+
+from __future__ import annotations
+
+from idioteque.errors import IdiotequeError
+
+
+class Refused(IdiotequeError):
+    """A request is answered with `status` and `{"error": text}`, and nothing of it is stored."""
+
+    status = 400
+
+
+class BadRequest(Refused):
+    """A value breaks a rule."""
+
+    status = 400
+
+
+class Unauthorized(Refused):
+    """The request carries no valid token."""
+
+    status = 401
+
+
+class Forbidden(Refused):
+    """The token is valid, but may only read."""
+
+    status = 403
+
+
+class NotFound(Refused):
+    """There is no such thing, or no such path."""
+
+    status = 404
+
+
+class QuotaExceeded(Refused):
+    """A limit that an operator set is reached."""
+
+    status = 412
+
+
+class TooLarge(Refused):
+    """The request has more bytes than one of its kind may have."""
+
+    status = 413
+
+
+class TooManyRequests(Refused):
+    """This peer has to wait."""
+
+    status = 429
+
+
+class StorageFull(Refused):
+    """There is no room left to store the request."""
+
+    status = 507

@@ -1,0 +1,159 @@
+"""The server's records. What a message is never changes once it is accepted; where it stands is kept beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntFlag
+
+from idioteque.transport import Headers
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """Where the outcome of an attempt is sent, and the publish headers (`Upstash-Retries`, …) of that message."""
+
+    url: str
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a message is to be delivered; `headers` are sent as they stand, their names in canonical form.
+
+    `timeout_s` and `retry_delay` (an expression) are None for the defaults. `not_before_ms` wins over `delay_ms`.
+    """
+
+    method: str = "POST"
+    headers: Headers = ()
+    retries_max: int = 3
+    retry_delay: str | None = None
+    timeout_s: int | None = None
+    delay_ms: int = 0
+    not_before_ms: int | None = None
+    callback: Callback | None = None
+    failure_callback: Callback | None = None
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A message as it was asked for, checked, and not stored yet."""
+
+    url: str
+    body: bytes
+    options: Options
+    deduplication_key: str | None = None
+    caller_ip: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An accepted message."""
+
+    id: str
+    url: str
+    body: bytes
+    options: Options
+    created_at_ms: int
+    not_before_ms: int
+    caller_ip: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What became of a draft: a new message, or the one that carries its deduplication id already."""
+
+    message_id: str
+    url: str
+    deduplicated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to deliver a message; `token` fences out whoever held it before, `retried` counts finished attempts."""
+
+    message: Message
+    token: int
+    retried: int
+
+
+class States(IntFlag):
+    """States of a message's log; one row holds those that begin at one moment, in the order of their values."""
+
+    CREATED = 1
+    ACTIVE = 2
+    DELIVERED = 4
+    ERROR = 8
+    RETRY = 16
+    FAILED = 32
+    CANCEL_REQUESTED = 64
+    CANCELED = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an attempt brought: a response, or status 0 and the error that prevented one."""
+
+    status: int = 0
+    headers: Headers = ()
+    body: bytes = b""
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogRow:
+    """One moment in a message's life. `next_at_ms` is when it will be tried again, `answer` what an attempt brought."""
+
+    message_id: str
+    time_ms: int
+    states: States
+    answer: Answer | None = None
+    next_at_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One state of one message, as it is listed; `cursor` continues a list behind it."""
+
+    message: Message
+    time_ms: int
+    state: States
+    answer: Answer | None
+    next_at_ms: int | None
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message whose attempts are used up, and the last thing its destination said."""
+
+    id: str
+    message: Message
+    time_ms: int
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which messages are meant: the values of one field are alternatives, and all fields must agree.
+
+    `fields` are names of message columns. Dates are inclusive, in milliseconds. `ids` alone, if given, decide.
+    """
+
+    ids: tuple[str, ...] | None = None
+    fields: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    labels: tuple[str, ...] = ()
+    from_ms: int | None = None
+    to_ms: int | None = None
+    response_statuses: tuple[int, ...] = ()
+    states: States | None = None
+    message_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """How much of a list is wanted: `cursor` is where the one before ended, or None for the beginning."""
+
+    count: int = 100
+    cursor: str | None = None
+    earliest_first: bool = False

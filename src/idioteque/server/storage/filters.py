@@ -1,0 +1,41 @@
+"""A `Filter` as SQL: parameters for every value, and columns only from the list here."""
+
+from __future__ import annotations
+
+from idioteque.database import SqlValue
+from idioteque.server.model import Filter
+
+COLUMNS = {"url": "m.url", "host": "m.host", "path": "m.path", "caller_ip": "m.caller_ip"}
+"""The message columns that `Filter.fields` may name."""
+
+
+def conditions(chosen: Filter, time_column: str) -> tuple[list[str], dict[str, SqlValue]]:
+    """Return conditions on a message `m` (to be joined by AND) and their parameters; dates concern `time_column`."""
+    clauses: list[str] = []
+    parameters: dict[str, SqlValue] = {}
+    for name, values in chosen.fields.items():
+        # A field that no message can have (yet) matches none.
+        clauses.append(one_of(COLUMNS[name], name, values, parameters) if name in COLUMNS else "1 = 0")
+    if chosen.labels:
+        alternatives: list[str] = []
+        for place, label in enumerate(chosen.labels):
+            parameters[f"label_{place}"] = f",{label},"
+            # Contains, without LIKE: its wildcards and its case differ between databases.
+            alternatives.append(f"replace(m.labels, :label_{place}, '') <> m.labels")
+        clauses.append(f"({' OR '.join(alternatives)})")
+    if chosen.message_ids:
+        clauses.append(one_of("m.id", "message_id", chosen.message_ids, parameters))
+    if chosen.from_ms is not None:
+        clauses.append(f"{time_column} >= :from_ms")
+        parameters["from_ms"] = chosen.from_ms
+    if chosen.to_ms is not None:
+        clauses.append(f"{time_column} <= :to_ms")
+        parameters["to_ms"] = chosen.to_ms
+    return clauses, parameters
+
+
+def one_of(column: str, name: str, values: tuple[str, ...] | tuple[int, ...], parameters: dict[str, SqlValue]) -> str:
+    """Return the condition that a column has one of the values, adding them to the parameters."""
+    names = [f"{name}_{place}" for place in range(len(values))]
+    parameters.update(zip(names, values, strict=True))
+    return f"{column} IN ({', '.join(f':{each}' for each in names)})"

@@ -1,0 +1,171 @@
+"""What messages are: stored once, read by id, deleted when nothing refers to them any more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TypedDict, cast
+
+from idioteque.database import Row, SqlValue, Transaction
+from idioteque.server.model import Accepted, Callback, Draft, Message, Options
+from idioteque.server.network import split_url
+from idioteque.transport import Headers
+
+MESSAGE_COLUMNS = (
+    "m.id, m.url, m.body, m.created_at_ms, m.not_before_ms, m.caller_ip, m.method, m.headers, m.retries_max, m.labels,"
+    " m.options"
+)
+MESSAGE_COLUMN_COUNT = MESSAGE_COLUMNS.count(",") + 1
+
+INSERT = """INSERT INTO messages
+    (id, created_at_ms, not_before_ms, url, host, path, method, headers, body, retries_max, caller_ip, labels, options)
+    VALUES (:id, :created_at_ms, :not_before_ms, :url, :host, :path, :method, :headers, :body, :retries_max, :caller_ip,
+    :labels, :options)"""
+
+
+class _Extras(TypedDict, total=False):
+    """The options that most messages leave at their defaults."""
+
+    timeout_s: int
+    retry_delay: str
+    callback: tuple[str, list[tuple[str, str]]]
+    failure_callback: tuple[str, list[tuple[str, str]]]
+
+
+def insert_messages(tx: Transaction, messages: Sequence[Message]) -> None:
+    """Store messages."""
+    tx.execute_many(INSERT, [_parameters(message) for message in messages])
+
+
+def claim_deduplication(tx: Transaction, draft: Draft, message_id: str, now_ms: int, window_ms: int) -> Accepted | None:
+    """Note that a deduplication id belongs to this message; return the one it belongs to already, if any."""
+    if draft.deduplication_key is None:
+        return None
+    # Take the id when it is new or its window has passed; otherwise no row comes back.
+    taken = tx.execute(
+        """INSERT INTO deduplications (id, message_id, url, expires_at_ms)
+        VALUES (:id, :message_id, :url, :expires_at_ms)
+        ON CONFLICT (id) DO UPDATE SET message_id = excluded.message_id, url = excluded.url,
+            expires_at_ms = excluded.expires_at_ms WHERE deduplications.expires_at_ms <= :now_ms
+        RETURNING message_id""",
+        {
+            "id": draft.deduplication_key,
+            "message_id": message_id,
+            "url": draft.url,
+            "expires_at_ms": now_ms + window_ms,
+            "now_ms": now_ms,
+        },
+    )
+    if taken:
+        return None
+    # Whose message carries the id?
+    rows = tx.execute("SELECT message_id, url FROM deduplications WHERE id = :id", {"id": draft.deduplication_key})
+    return Accepted(rows[0][0], rows[0][1], deduplicated=True)
+
+
+def delete_deduplications_before(tx: Transaction, time_ms: int, count_max: int) -> int:
+    """Forget deduplication ids whose window has passed; return how many."""
+    # A bounded bite.
+    rows = tx.execute(
+        """DELETE FROM deduplications WHERE id IN (SELECT id FROM deduplications WHERE expires_at_ms <= :time_ms
+        LIMIT :count_max) RETURNING 1""",
+        {"time_ms": time_ms, "count_max": count_max},
+    )
+    return len(rows)
+
+
+def find_message(tx: Transaction, message_id: str, delivered_since_ms: int, delivered_states: int) -> Message | None:
+    """Return a message that is pending, or was delivered since then; None for every other."""
+    # A message has a delivery until it ends; how it ended stands in the log.
+    rows = tx.execute(
+        f"""SELECT {MESSAGE_COLUMNS} FROM messages m WHERE m.id = :id AND (
+            EXISTS (SELECT 1 FROM deliveries d WHERE d.message_id = m.id)
+            OR EXISTS (SELECT 1 FROM logs l WHERE l.message_id = m.id AND l.states = :delivered
+                       AND l.time_ms >= :since_ms))""",  # noqa: S608 - a constant
+        {"id": message_id, "delivered": delivered_states, "since_ms": delivered_since_ms},
+    )
+    return message_of(rows[0]) if rows else None
+
+
+def message_of(row: Row) -> Message:
+    """Return the message in the first columns of a row."""
+    id_, url, body, created_at_ms, not_before_ms, caller_ip, method, headers, retries_max, labels, extras = row[
+        :MESSAGE_COLUMN_COUNT
+    ]
+    options = Options(
+        method=method,
+        headers=headers_of(headers),
+        retries_max=retries_max,
+        labels=tuple(labels.split(",")[1:-1]) if labels else (),
+    )
+    if extras:
+        options = _with_extras(options, cast(_Extras, json.loads(extras)))
+    return Message(id_, url, body, options, created_at_ms, not_before_ms, caller_ip)
+
+
+def headers_text(headers: Headers) -> str:
+    """Return headers as HTTP writes them; values hold no line breaks."""
+    return "\r\n".join([f"{name}: {value}" for name, value in headers])
+
+
+def headers_of(text: str) -> Headers:
+    """Return the headers that `headers_text` wrote."""
+    if not text:
+        return ()
+    return tuple([(name, value) for name, _, value in (line.partition(": ") for line in text.split("\r\n"))])
+
+
+def _parameters(message: Message) -> dict[str, SqlValue]:
+    options, parts = message.options, split_url(message.url)
+    return {
+        "id": message.id,
+        "created_at_ms": message.created_at_ms,
+        "not_before_ms": message.not_before_ms,
+        "url": message.url,
+        "host": parts.host,
+        "path": parts.path,
+        "method": options.method,
+        "headers": headers_text(options.headers),
+        "body": message.body,
+        "retries_max": options.retries_max,
+        "caller_ip": message.caller_ip,
+        "labels": f",{','.join(options.labels)}," if options.labels else "",
+        "options": _extras_text(options),
+    }
+
+
+def _extras_text(options: Options) -> str | None:
+    if (
+        options.timeout_s is None
+        and options.retry_delay is None
+        and options.callback is None
+        and options.failure_callback is None
+    ):
+        return None
+    extras = _Extras()
+    if options.timeout_s is not None:
+        extras["timeout_s"] = options.timeout_s
+    if options.retry_delay is not None:
+        extras["retry_delay"] = options.retry_delay
+    if options.callback is not None:
+        extras["callback"] = (options.callback.url, list(options.callback.headers))
+    if options.failure_callback is not None:
+        extras["failure_callback"] = (options.failure_callback.url, list(options.failure_callback.headers))
+    return json.dumps(extras, separators=(",", ":"))
+
+
+def _with_extras(options: Options, extras: _Extras) -> Options:
+    return Options(
+        method=options.method,
+        headers=options.headers,
+        retries_max=options.retries_max,
+        labels=options.labels,
+        timeout_s=extras.get("timeout_s"),
+        retry_delay=extras.get("retry_delay"),
+        callback=_callback(extras.get("callback")),
+        failure_callback=_callback(extras.get("failure_callback")),
+    )
+
+
+def _callback(stored: tuple[str, list[tuple[str, str]]] | None) -> Callback | None:
+    return Callback(stored[0], tuple((name, value) for name, value in stored[1])) if stored else None

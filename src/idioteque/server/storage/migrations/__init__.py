@@ -1,0 +1,1 @@
+"""The server's schema, one file a change."""

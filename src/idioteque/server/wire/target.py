@@ -1,0 +1,62 @@
+"""The destination in a request's target: `/v2/publish/https://host/path?query`, taken apart without cleaning it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import unquote, unquote_plus
+
+TOKEN_PARAMETER = "qstash_token"  # noqa: S105 - the parameter's name
+_PREFIX = "upstash-"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A destination as written (a URL, or a name), the configuration and the token that its query carried."""
+
+    destination: str
+    configuration: tuple[tuple[str, str], ...] = ()
+    token: str | None = None
+
+
+def parse_target(remainder: str, query: str) -> Target:
+    """Take apart what follows the endpoint's own path, and the query, whose foreign part is the destination's.
+
+    Order and escapes of what remains are kept: the URL is stored, signed and sent just as it was published.
+    """
+    configuration: list[tuple[str, str]] = []
+    token: str | None = None
+    if query:
+        kept: list[str] = []
+        for parameter in query.split("&"):
+            name, _, value = parameter.partition("=")
+            name = unquote_plus(name).lower()
+            if name == TOKEN_PARAMETER:
+                token = unquote_plus(value)
+            elif name.startswith(_PREFIX):
+                configuration.append((name, unquote_plus(value)))
+            else:
+                kept.append(parameter)
+        query = "&".join(kept)
+    destination = _restored(remainder)
+    if query:
+        destination += "?" + query
+    return Target(destination, tuple(configuration), token)
+
+
+def query_token(query: str) -> str | None:
+    """Return the token in a query, or None."""
+    return parse_target("", query).token if TOKEN_PARAMETER in unquote(query).lower() else None
+
+
+def _restored(remainder: str) -> str:
+    """Give back what proxies take away: one slash of two, or an unescaped colon."""
+    if remainder.startswith(("https://", "http://")):
+        return remainder
+    lowered = remainder[:12].lower()
+    if lowered.startswith(("http%3a", "https%3a")):
+        remainder = unquote(remainder)
+        lowered = remainder[:8].lower()
+    for scheme in ("https:/", "http:/"):
+        if lowered.startswith(scheme) and not remainder[len(scheme) :].startswith("/"):
+            return scheme + "/" + remainder[len(scheme) :]
+    return remainder
