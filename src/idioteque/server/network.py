@@ -15,7 +15,14 @@ from typing import NoReturn
 
 from idioteque.errors import AddressDenied, ConfigurationError
 from idioteque.server.errors import BadRequest
-from idioteque.transport import HttpRequest, HttpResponse, HttpTransport, is_address
+from idioteque.transport import (
+    DEFAULT_TIMEOUT_S,
+    RESPONSE_BYTES_MAX,
+    HttpRequest,
+    HttpResponse,
+    HttpTransport,
+    is_address,
+)
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -71,18 +78,22 @@ _UNSAFE = re.compile(r"[^!-~]")
 class NetworkPolicy:
     """Says no to addresses that are not public, unless the operator allowed their network.
 
-    `own_port` is the port this server listens on at a loopback address, which no message may be sent to: it would feed
-    itself. It is set once the port is known.
+    Nor to the server itself, once `refuse_own` has told where that is: a message sent there would feed it for ever.
     """
 
     def __init__(self, allow_private: Sequence[str] = (), *, dev: bool = False) -> None:
         self._allowed = (*_parsed(allow_private), *(_networks("0.0.0.0/0", "::/0") if dev else ()))
-        self.own_addresses: frozenset[tuple[str, int]] = frozenset()
+        self._own: frozenset[tuple[str, int]] = frozenset()
+
+    def refuse_own(self, host: str, port: int) -> None:
+        """Tell where the server listens; a wildcard stands for loopback too."""
+        hosts = {"0.0.0.0": ("127.0.0.1", "::1"), "::": ("127.0.0.1", "::1"), "localhost": ("127.0.0.1", "::1")}  # noqa: S104
+        self._own = frozenset((one, port) for one in (host, *hosts.get(host, ())))
 
     def check_address(self, text: str, port: int) -> None:
         """Raise `AddressDenied` unless this address may be connected to; called with every one that is about to be."""
         reason = self._denial(text)
-        if reason is None and (text.partition("%")[0], port) in self.own_addresses:
+        if reason is None and (text.partition("%")[0], port) in self._own:
             reason = f"endpoint is this server itself: {text}:{port}"
         if reason is not None:
             raise AddressDenied(f"invalid destination url: {reason}")
@@ -154,7 +165,13 @@ class RewritingTransport:
         self._rewritten = rewritten
         self._origins = {source.rstrip("/").lower(): target.rstrip("/") for source, target in rewrites}
 
-    async def send(self, request: HttpRequest, *, timeout_s: float, response_bytes_max: int) -> HttpResponse:
+    async def send(
+        self,
+        request: HttpRequest,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        response_bytes_max: int = RESPONSE_BYTES_MAX,
+    ) -> HttpResponse:
         transport, url = self._route(request.url)
         if url != request.url:
             host = split_url(request.url).host

@@ -22,6 +22,10 @@ class Publisher:
         self._deliverer = deliverer
         self._gathering: Gathering[Sequence[Draft], Sequence[Accepted]] = Gathering(self._accept)
 
+    def check(self, draft: Draft) -> None:
+        """Raise `QuotaExceeded` for a draft that lies too far in the future."""
+        self._admission.check(draft)
+
     async def publish(self, drafts: Sequence[Draft]) -> Sequence[Accepted]:
         """Store messages, all in one transaction, and return what became of each, in order.
 

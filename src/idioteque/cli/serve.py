@@ -1,0 +1,68 @@
+"""`idioteque serve`: the QStash-compatible server."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import click
+
+from idioteque.server.config import ServerConfig
+from idioteque.server.network import checked_rewrite
+from idioteque.server.process import run
+
+DEFAULTS = ServerConfig()
+
+
+@click.command()
+@click.option("--host", default=DEFAULTS.host, show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=DEFAULTS.port, show_default=True, help="0 takes a free one."
+)
+@click.option(
+    "--database",
+    metavar="URL",
+    default=lambda: os.environ.get("IDIOTEQUE_DATABASE") or DEFAULTS.database,
+    show_default=f"IDIOTEQUE_DATABASE, or {DEFAULTS.database}",
+    help="Where messages are stored.",
+)
+@click.option("--dev", is_flag=True, help="Published credentials, private destinations, loopback only.")
+@click.option("--allow-private", metavar="CIDR", multiple=True, help="Reach a network that is not public.")
+@click.option("--rewrite", metavar="FROM=TO", multiple=True, help="Send to another origin, signed as published.")
+@click.option(
+    "--durability",
+    type=click.Choice(["full", "relaxed"]),
+    default=DEFAULTS.durability,
+    show_default=True,
+    help="relaxed may lose the last moments at power loss.",
+)
+def serve(
+    host: str,
+    port: int,
+    database: str,
+    dev: bool,
+    allow_private: tuple[str, ...],
+    rewrite: tuple[str, ...],
+    durability: str,
+) -> None:
+    """Run the QStash-compatible server until SIGTERM, which lets deliveries under way end.
+
+    Credentials come from QSTASH_TOKEN, QSTASH_CURRENT_SIGNING_KEY and QSTASH_NEXT_SIGNING_KEY, or are made at the first
+    start; QSTASH_READONLY_TOKEN may only read.
+    """
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    config = ServerConfig(
+        host=host,
+        port=port,
+        database=database,
+        durability=durability,
+        dev=dev,
+        allow_private=allow_private,
+        rewrites=tuple(checked_rewrite(text) for text in rewrite),
+    )
+    for network in allow_private:
+        click.echo(f"destinations in {network} are reached although they are not public")
+    code = run(config, lambda line: click.echo(line))
+    sys.stdout.flush()
+    raise SystemExit(code)

@@ -1,0 +1,50 @@
+"""What the endpoints work with, and how a request becomes a selection and a record a reply."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from idioteque.server.api.reply import read_body
+from idioteque.server.core.credentials import Credentials
+from idioteque.server.core.operations import Operations
+from idioteque.server.model import Filter, Page
+from idioteque.server.wire.filters import Kind, parse_selection
+
+SELECTION_BYTES_MAX = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of the core that endpoints call; `is_ready` says whether the server accepts messages."""
+
+    operations: Operations
+    credentials: Credentials
+    is_ready: Callable[[], bool]
+
+
+def services_of(request: Request) -> Services:
+    """Return the server's services."""
+    services = request.app.state.services
+    assert isinstance(services, Services)
+    return services
+
+
+async def selection_of(request: Request, kind: Kind) -> tuple[Filter, Page]:
+    """Return what a request selects, by its query or its JSON body."""
+    body = await read_body(dict(request.scope["headers"]), request.receive, SELECTION_BYTES_MAX)
+    return parse_selection(kind, request.scope["query_string"].decode("latin-1"), body)
+
+
+def reply(document: object, status: int = 200) -> Response:
+    """Return a JSON reply."""
+    return Response(json.dumps(document, separators=(",", ":")), status, media_type="application/json")
+
+
+def paged(document: dict[str, object], cursor: str | None) -> Response:
+    """Return a page of a list; without a `cursor` it is the last."""
+    return reply(document if cursor is None else {**document, "cursor": cursor})

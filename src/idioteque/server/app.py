@@ -1,0 +1,129 @@
+"""The only place that chooses concrete parts and wires them, and the order in which they start and stop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from idioteque.clock import Clock, SystemClock
+from idioteque.database import Database, SqliteDatabase, migrate, open_database
+from idioteque.errors import DatabaseBroken
+from idioteque.server.api.door import Door
+from idioteque.server.api.rest import build_rest
+from idioteque.server.api.services import Services
+from idioteque.server.config import ServerConfig
+from idioteque.server.core.admission import Admission
+from idioteque.server.core.courier import Courier
+from idioteque.server.core.credentials import Credentials, Environment
+from idioteque.server.core.deliverer import Deliverer
+from idioteque.server.core.destinations import Destinations
+from idioteque.server.core.housekeeper import Housekeeper
+from idioteque.server.core.loop import Duties
+from idioteque.server.core.operations import Operations
+from idioteque.server.core.prober import Prober
+from idioteque.server.core.publisher import Publisher
+from idioteque.server.core.settlement import Settlement
+from idioteque.server.network import NetworkPolicy, RewritingTransport
+from idioteque.server.wire.publish import PublishReader
+from idioteque.transport import HttpTransport, PooledTransport
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+EVERYTHING = ("0.0.0.0/0", "::/0")
+
+
+class Server:
+    """A QStash-compatible server without its socket: an ASGI application in `app`, and what works behind it.
+
+    Everything it needs from the world may be given; by default it is the real one. `environment` holds the
+    `QSTASH_*` variables.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        *,
+        database: Database | None = None,
+        clock: Clock | None = None,
+        transport: HttpTransport | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.config = config
+        self.policy = NetworkPolicy(config.allow_private, dev=config.dev)
+        self.clock = clock or SystemClock()
+        self.database = database or open_database(config.database, durability=config.durability)
+        self._transport = transport or reaching(config, self.policy)
+        variables = os.environ if environment is None else environment
+        self.credentials = Credentials(config, self.database, self.clock, Environment.of(variables))
+        self.reader = PublishReader(config, self.policy)
+        self._destinations = Destinations(config.in_flight_max, config.destination_share)
+        admission = Admission(config, self.clock, self._destinations)
+        courier = Courier(config, self.clock, self._transport, self.credentials)
+        self._prober = Prober(config, self.database, self.clock, self._transport, self._destinations)
+        self.deliverer = Deliverer(
+            config,
+            self.database,
+            self.clock,
+            courier,
+            self._destinations,
+            Settlement(config, self.reader, admission),
+            self._prober,
+        )
+        self._prober.woken = self.deliverer.note_due
+        self.publisher = Publisher(self.database, admission, self.deliverer)
+        self.housekeeper = Housekeeper(config, self.database, self.clock)
+        self.operations = Operations(config, self.database, self.clock, self.deliverer)
+        self._duties = Duties(self.clock)
+        self._accepting = False
+        rest = build_rest(Services(self.operations, self.credentials, lambda: self._accepting))
+        self.app = Door(config, self.credentials, self.reader, self.publisher, rest)
+
+    async def start(self) -> None:
+        """Take possession of the database, recover what an earlier process left, and begin to deliver.
+
+        Raise `DatabaseError` when another process has the database or it cannot be used.
+        """
+        if isinstance(self.database, SqliteDatabase):
+            self.database.lock_exclusively()
+        await migrate(self.database, "server", "idioteque.server.storage.migrations")
+        await self.credentials.load()
+        await self.deliverer.recover()
+        self._duties.start("deliverer", self.deliverer.run)
+        self._duties.start("lease keeper", self.deliverer.keep_leases)
+        self._duties.start("housekeeper", self.housekeeper.run)
+        self._accepting = True
+
+    async def stop(self) -> None:
+        """Let attempts that are under way end within the grace, hand the other messages back, and close everything.
+
+        Call it when no request can come any more.
+        """
+        self._accepting = False
+        await self._duties.stop()
+        await self._prober.stop()
+        try:
+            await self.deliverer.drain()
+        except DatabaseBroken:
+            pass  # what was in flight is sent again by the next process
+        finally:
+            await self._transport.close()
+            await self.database.close()
+
+    async def publish(
+        self, url: str, *, body: bytes = b"", headers: Mapping[str, str] = NO_HEADERS, retries: int | None = None
+    ) -> str:
+        """Publish from inside the process, with the headers of the protocol; return the message id."""
+        pairs = [(name.lower(), value) for name, value in headers.items()]
+        if retries is not None:
+            pairs.append(("upstash-retries", str(retries)))
+        accepted = await self.publisher.publish((self.reader.draft(url, pairs, body),))
+        return accepted[0].message_id
+
+
+def reaching(config: ServerConfig, policy: NetworkPolicy) -> HttpTransport:
+    """Return the transport that reaches what the policy allows, and what the operator's rewrites name."""
+    usual = PooledTransport(policy.check_address)
+    if not config.rewrites:
+        return usual
+    named = NetworkPolicy(EVERYTHING)
+    return RewritingTransport(usual, PooledTransport(named.check_address), config.rewrites)
