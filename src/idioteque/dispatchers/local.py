@@ -67,6 +67,11 @@ class LocalDispatcher:
     async def send(self, messages: Sequence[Outgoing]) -> Sequence[str]:
         return [self._accept(message) for message in messages]
 
+    @property
+    def pending(self) -> int:
+        """How many messages are queued, in progress or waiting to be tried again."""
+        return len(self._tasks)
+
     async def drain(self) -> None:
         """Return once nothing is queued, in progress or waiting to be tried again."""
         while self._tasks:

@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from idioteque.clock import Clock
@@ -276,22 +276,19 @@ class Engine:
         await self._dispatcher.send([self._retry_message(run, envelope, path, attempts, delay_s)])
 
     def _retry_message(self, run: str, envelope: RunEnvelope, path: str, attempts: int, delay_s: float) -> Outgoing:
-        again = RunEnvelope(
-            envelope.event_id, envelope.function_id, self._not_after_ms(delay_s), retries=envelope.retries
-        )
-        deduplication_id = _message_id("retry", run, path, str(attempts))
+        """Make the message of the next attempt.
+
+        Its id names the failure, so that a delivery which is repeated sends it once, and the hop of the message being
+        delivered, so that a retry which arrives before its time (clocks differ) is not taken for a duplicate of itself.
+        """
+        again = replace(envelope, event=None, not_after_ms=self._not_after_ms(delay_s), hop=envelope.hop + 1)
+        deduplication_id = _message_id("retry", run, path, str(attempts), str(envelope.hop))
         return Outgoing(again.encode(), deduplication_id, delay_s=delay_s, retries=again.retries)
 
     async def _look_again(self, run: str, envelope: RunEnvelope, busy: Busy) -> Answer:
         """Another delivery is at work: have this message's successor look once its lease may have ended."""
         delay_s = jittered(busy.remaining_ms / 1000 * (1 + CHECK_BACK_SPREAD), CHECK_BACK_SPREAD / 2)
-        again = RunEnvelope(
-            envelope.event_id,
-            envelope.function_id,
-            self._not_after_ms(delay_s),
-            retries=envelope.retries,
-            hop=envelope.hop + 1,
-        )
+        again = replace(envelope, event=None, not_after_ms=self._not_after_ms(delay_s), hop=envelope.hop + 1)
         deduplication_id = _message_id("check-back", run, str(busy.token), str(envelope.hop))
         await self._dispatcher.send(
             [Outgoing(again.encode(), deduplication_id, delay_s=delay_s, retries=again.retries)]
@@ -301,9 +298,7 @@ class Engine:
     def _inherited(self, envelope: RunEnvelope, started: Started) -> RunEnvelope:
         """Take a message's options from the run, where the publisher's are kept."""
         options: dict[str, Any] = json.loads(started.options)
-        return RunEnvelope(
-            envelope.event_id, envelope.function_id, envelope.not_after_ms, retries=options.get("retries")
-        )
+        return replace(envelope, retries=options.get("retries"))
 
     def _not_after_ms(self, delay_s: float) -> int:
         return self._clock.now_ms() + round((delay_s + RETRY_HORIZON_S) * 1000)

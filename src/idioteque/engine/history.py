@@ -47,7 +47,12 @@ class History:
         return None
 
     def outcome(self, path: Path) -> Outcome:
+        """Return a known outcome."""
         return self._outcomes[path]
+
+    def add(self, path: Path, outcome: Outcome) -> None:
+        """Remember what was recorded in this pass, for a container whose next attempt asks again; it has no turn."""
+        self._outcomes[path] = outcome
 
     def skip(self) -> bool:
         """Let the earliest of those who wait have its turn, since what came before it is not asked for any more."""

@@ -36,6 +36,7 @@ from idioteque.store import (
     Stale,
     Started,
     Store,
+    Unfinished,
     checked_key,
     path_text,
 )
@@ -147,7 +148,7 @@ class InlinePass:
         self._store = store
         self._clock = clock
         self._history = History(started.outcomes)
-        self._unfinished = started.unfinished
+        self._unfinished = dict(started.unfinished)
         self._turn = asyncio.Lock() if careful else None
         self._root = _Scope(self, BODY)
         self._stop = _Stop()
@@ -155,7 +156,8 @@ class InlinePass:
         self._active = 0
         self._moves = 0
         self._parked = 0
-        self._postponed: list[Postponed] = []
+        self._postponed: dict[Path, Postponed] = {}
+        self._running: dict[Path, asyncio.Task[Outcome | None]] = {}
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._misuse: DuplicateStepKey | None = None
@@ -202,7 +204,7 @@ class InlinePass:
         if self._stop.lost:
             return LeaseLost()
         if not task.done():
-            return Suspended(tuple(self._postponed))
+            return Suspended(tuple(self._postponed.values()))
         if self._misuse is not None:
             return Raised(self._misuse)
         if task.cancelled():
@@ -245,13 +247,7 @@ class InlinePass:
         if self._stop:
             await self._park()
         step = _Call(path, call, args, kwargs, options)
-        if options.timeout is not None:
-            seconds(options.timeout, "timeout")
-        self._active += 1
-        task = asyncio.ensure_future(self._step(step))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        outcome = await asyncio.shield(task)
+        outcome = await asyncio.shield(self._running.get(path) or self._begun(step))
         if outcome is None:
             await self._park()
             raise AssertionError("parked for ever")
@@ -306,6 +302,21 @@ class InlinePass:
 
     # ---- one step
 
+    def _begun(self, step: _Call) -> asyncio.Task[Outcome | None]:
+        """Run a step in a task of its own, which nothing that happens to its await can cancel."""
+        if step.options.timeout is not None:
+            seconds(step.options.timeout, "timeout")
+        self._active += 1
+        task = self._running[step.path] = asyncio.ensure_future(self._step(step))
+        self._tasks.add(task)
+
+        def ended(_: object) -> None:
+            self._tasks.discard(task)
+            del self._running[step.path]
+
+        task.add_done_callback(ended)
+        return task
+
     async def _step(self, step: _Call) -> Outcome | None:
         """Run a step to its outcome; None when this pass will not see one."""
         scope = _Scope(self, step.path)
@@ -354,7 +365,7 @@ class InlinePass:
         if wait_ms <= 0:
             return True
         if wait_ms > BACKOFF_IN_PLACE_MAX_S * 1000:
-            self._postponed.append(Postponed(step.path, step.attempts, step.due_at_ms))
+            self._postponed[step.path] = Postponed(step.path, step.attempts, step.due_at_ms)
             return False
         await self._clock.sleep(wait_ms / 1000)
         return not self._stop
@@ -422,6 +433,7 @@ class InlinePass:
         if isinstance(answer, Done):
             return answer.outcome
         step.attempts, step.due_at_ms = answer.attempts, due_at_ms
+        self._unfinished[step.path] = Unfinished(answer.attempts, due_at_ms)
         return None
 
     async def _commit(self, step: _Call, outcome: Outcome) -> Outcome | None:
@@ -433,7 +445,9 @@ class InlinePass:
             step.decoded = _MISSING
             if answer.outcome is None:
                 self.lose()
-            return answer.outcome
+                return None
+            outcome = answer.outcome
+        self._history.add(step.path, outcome)
         return outcome
 
     # ---- what moves
