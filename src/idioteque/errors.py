@@ -8,7 +8,7 @@ IdiotequeError
 ├── SignatureError              a delivery's signature does not verify
 ├── DispatchError               the transport did not accept a message (status, body)
 │   └── BatchDispatchError      some of several messages were refused (failed indexes, accepted ids)
-├── TransportError              an HTTP exchange brought no complete response
+├── TransportError              an HTTP exchange brought no complete response; itself: the request can never be sent
 │   ├── ConnectFailed           no connection was made: refused, unreachable, name unknown, TLS
 │   ├── ConnectionCut           the connection broke before the response was complete
 │   ├── ExchangeTimeout         the deadline passed
@@ -86,7 +86,10 @@ class BatchDispatchError(DispatchError):
 
 
 class TransportError(IdiotequeError):
-    """An HTTP exchange brought no complete response."""
+    """An HTTP exchange brought no complete response.
+
+    Raised as itself for a request that can never be sent, its URL or a header being against the rules of HTTP.
+    """
 
 
 class ConnectFailed(TransportError):

@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 import functools
 import ipaddress
+import re
 import socket
-import ssl
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,10 @@ import yarl
 from idioteque.errors import AddressDenied, ConnectFailed, ConnectionCut, ExchangeTimeout, TransportError
 
 Headers = Sequence[tuple[str, str]]
-"""Header pairs in the order of the wire; names in any case, values of ISO 8859-1 characters."""
+"""Header pairs in the order of the wire; names in any case, each character of a value one byte (ISO 8859-1).
+
+On the way out, a value whose bytes are no valid UTF-8 has its characters sent as UTF-8 instead.
+"""
 
 DEFAULT_TIMEOUT_S = 30.0
 RESPONSE_BYTES_MAX = 1024 * 1024
@@ -33,6 +36,9 @@ RESOLVE_TIMEOUT_S = 5.0
 KEEP_ALIVE_S = 4.0  # below the five seconds after which common servers close an idle connection
 CONNECTIONS_PER_HOST_MAX = 512
 _READ_BYTES = 64 * 1024
+
+_URL = re.compile(r"https?://[!-~]+", re.IGNORECASE)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,8 @@ class HttpTransport(Protocol):
     ) -> HttpResponse:
         """Send a request and return whatever response came; the deadline covers everything from DNS to the last byte.
 
-        Raise a `TransportError` when none came: ConnectFailed, ConnectionCut, ExchangeTimeout or AddressDenied.
+        Raise a `TransportError` when none came: ConnectFailed, ConnectionCut, ExchangeTimeout or AddressDenied, and a
+        plain one for a request that can never be sent: its URL or a header breaks the rules of HTTP.
         """
         ...
 
@@ -113,32 +120,43 @@ class PooledTransport:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         response_bytes_max: int = RESPONSE_BYTES_MAX,
     ) -> HttpResponse:
+        where = origin(request.url)
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._exchange(request, response_bytes_max)
-        except TimeoutError:
-            raise ExchangeTimeout(f"{origin(request.url)} did not answer within {timeout_s:g} s") from None
-        except AddressDenied:
+        except TransportError:
             raise
+        except aiohttp.ConnectionTimeoutError as error:
+            raise ConnectFailed(f"no connection to {where} within {CONNECT_TIMEOUT_S:g} s") from error
+        except TimeoutError:
+            raise ExchangeTimeout(f"{where} did not answer within {timeout_s:g} s") from None
         except aiohttp.ClientConnectorError as error:
-            raise _connect_error(request.url, error) from error
-        except aiohttp.ClientError as error:
-            raise ConnectionCut(f"{origin(request.url)}: {error or type(error).__name__}") from error
-        except (OSError, ssl.SSLError) as error:
-            raise ConnectionCut(f"{origin(request.url)}: {error or type(error).__name__}") from error
+            raise _connect_error(where, error) from error
+        except aiohttp.InvalidURL as error:
+            raise TransportError(f"cannot send to {where}: its host is not valid") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise ConnectionCut(f"{where}: {_described(error)}") from error
         except ValueError as error:
-            raise TransportError(f"cannot send to {origin(request.url)}: {error}") from error
+            raise TransportError(f"cannot send to {where}: {error}") from error
 
     async def _exchange(self, request: HttpRequest, response_bytes_max: int) -> HttpResponse:
-        url = yarl.URL(request.url, encoded=True)
-        if self._check is not None and is_address(url.host or ""):
-            self._check(url.host or "", url.port or 0)
+        url = _target(request.url)
+        if self._check is not None:
+            self._check_literal(url.host or "", url.port or 0, self._check)
         async with self._session().request(
-            request.method, url, headers=list(request.headers), data=request.body or None, allow_redirects=False
+            request.method, url, headers=_outgoing(request.headers), data=request.body or None, allow_redirects=False
         ) as response:
             body, complete = await _read(response, response_bytes_max)
             headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers]
             return HttpResponse(response.status, headers, body, complete)
+
+    @staticmethod
+    def _check_literal(host: str, port: int, check: AddressCheck) -> None:
+        """Check a host that is an address and so never reaches the resolver; refuse all but the usual spelling."""
+        if is_address(host):
+            check(host, port)
+        elif ":" in host or host.replace(".", "").isdigit():
+            raise AddressDenied(f"{host!r} is not an address in its usual form")
 
     def _session(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
@@ -162,9 +180,9 @@ class PooledTransport:
         return session
 
     async def probe(self, url: str, *, timeout_s: float = 2.0) -> bool:
-        parts = urlsplit(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
         try:
+            parts = urlsplit(url)
+            port = parts.port or (443 if parts.scheme == "https" else 80)
             async with asyncio.timeout(timeout_s):
                 address = (await resolve(parts.hostname or "", port, self._check))[0]
                 _, writer = await asyncio.open_connection(address, port)
@@ -172,7 +190,7 @@ class PooledTransport:
                 with contextlib.suppress(OSError):
                     await writer.wait_closed()
                 return True
-        except (OSError, TimeoutError, TransportError):
+        except (OSError, ValueError, TransportError):  # a timeout is an OSError
             return False
 
     async def close(self) -> None:
@@ -259,13 +277,54 @@ async def _read(response: aiohttp.ClientResponse, bytes_max: int) -> tuple[bytes
     return b"".join(chunks), True
 
 
-def _connect_error(url: str, error: aiohttp.ClientConnectorError) -> TransportError:
+@functools.lru_cache(maxsize=4096)
+def _target(url: str) -> yarl.URL:
+    """Return a URL whose every character goes out as it is; lenient parsers drop or escape what cannot."""
+    try:
+        parsed = yarl.URL(url, encoded=True)
+        if _URL.fullmatch(url) and parsed.host and parsed.port is not None:
+            return parsed
+    except ValueError:
+        pass
+    raise TransportError(f"cannot send to {origin(url)}: not an http:// or https:// URL of visible ASCII characters")
+
+
+def _outgoing(headers: Headers) -> list[tuple[str, str]]:
+    """Return headers as aiohttp wants them.
+
+    It writes UTF-8, so it gets the text that has the wanted bytes in UTF-8. And of one name in two spellings it would
+    drop the first, so the first is the spelling of all.
+    """
+    outgoing: list[tuple[str, str]] = []
+    spelling: dict[str, str] = {}
+    for name, value in headers:
+        if not _is_token(name):
+            raise ValueError(f"the header name {name!r} is not a token")
+        if not value.isascii():
+            with contextlib.suppress(UnicodeError):
+                value = value.encode("latin-1").decode()
+        outgoing.append((spelling.setdefault(name.lower(), name), value))
+    return outgoing
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_token(name: str) -> bool:
+    return _TOKEN.fullmatch(name) is not None
+
+
+def _connect_error(where: str, error: aiohttp.ClientConnectorError) -> TransportError:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, AddressDenied):
             return cause
         cause = cause.__cause__ or cause.__context__
-    return ConnectFailed(f"no connection to {origin(url)}: {error.os_error or error}")
+    return ConnectFailed(f"no connection to {where}: {error.os_error or error}")
+
+
+def _described(error: Exception) -> str:
+    """Describe an error without the URL, which may hold secrets."""
+    text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
+    return text or type(error).__name__
 
 
 def _header(headers: Headers, name: str) -> str | None:
