@@ -32,10 +32,17 @@ def seconds(value: Duration, what: str = "duration") -> float:
         if parsed is None:
             raise InvalidValue(f'{what} {value!r} is not a duration; write seconds, or text like "90s", "1h30m", "3d"')
         result = float(parsed)
-    elif isinstance(value, bool):
-        raise InvalidValue(f"{what} must be a duration, not {value!r}")
     else:
-        result = float(value)
+        result = _number(value, what)
     if not math.isfinite(result) or result < 0:
         raise InvalidValue(f"{what} must be zero or more and finite, not {value!r}")
     return result
+
+
+def _number(value: object, what: str) -> float:
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    except OverflowError:
+        pass
+    raise InvalidValue(f"{what} must be a duration, not {str(value)[:100]!r}")
