@@ -28,7 +28,7 @@ from idioteque.engine.inline import (
     Returned,
 )
 from idioteque.engine.leases import LEASE_MS, Leases
-from idioteque.errors import DuplicateStepKey, EventRejected, first_line
+from idioteque.errors import DuplicateStepKey, EventRejected, IdiotequeError, first_line
 from idioteque.events import EventsSchema, type_of
 from idioteque.function import Function, run_id
 from idioteque.ids import derived_id, jittered, nonce
@@ -104,7 +104,10 @@ class Engine:
         except EventRejected as error:
             return Answer(489, str(error), is_final=True)
         except Exception as error:
-            _log.warning("delivery %s failed: %s", delivery.message_id, first_line(error), exc_info=error)
+            expected = isinstance(error, IdiotequeError)  # the transport or the store is away: it comes back
+            _log.warning(
+                "delivery %s: %s", delivery.message_id, first_line(error), exc_info=None if expected else error
+            )
             return Answer(503, f"the delivery could not be finished: {type(error).__name__}")
 
     async def _start(self, envelope: EventEnvelope, delivery: Delivery) -> Answer:
@@ -286,8 +289,9 @@ class Engine:
         return Outgoing(again.encode(), deduplication_id, delay_s=delay_s, retries=again.retries)
 
     async def _look_again(self, run: str, envelope: RunEnvelope, busy: Busy) -> Answer:
-        """Another delivery is at work: have this message's successor look once its lease may have ended."""
-        delay_s = jittered(busy.remaining_ms / 1000 * (1 + CHECK_BACK_SPREAD), CHECK_BACK_SPREAD / 2)
+        """Another delivery is at work: have this message's successor look again, soon at first, since that delivery may
+        end without an answer that anybody hears, and at the latest when its lease may have ended."""
+        delay_s = jittered(min(busy.remaining_ms / 1000, 2.0 ** min(envelope.hop, 10)), CHECK_BACK_SPREAD)
         again = replace(envelope, event=None, not_after_ms=self._not_after_ms(delay_s), hop=envelope.hop + 1)
         deduplication_id = _message_id("check-back", run, str(busy.token), str(envelope.hop))
         await self._dispatcher.send(
