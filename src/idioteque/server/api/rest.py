@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import logging
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from idioteque.errors import DatabaseError
 from idioteque.server.api import dlq, health, keys, logs, messages
 from idioteque.server.api.services import Services, reply
+from idioteque.server.errors import Refused
+
+logger = logging.getLogger("idioteque.server")
+
+
+async def answer_refusal(request: Request, error: Exception) -> Response:
+    """Answer what an endpoint refused."""
+    assert isinstance(error, Refused)
+    return reply({"error": str(error)}, error.status)
+
+
+async def answer_database_error(request: Request, error: Exception) -> Response:
+    """Answer when the database does not do what an endpoint asks of it."""
+    logger.error("%s %s failed: %s", request.method, request.url.path, error)
+    return reply({"error": "the database does not answer as it should at the moment; try again"}, 503)
+
+
+async def answer_unexpected(request: Request, error: Exception) -> Response:
+    """Answer when there is a fault in this server; Starlette logs it afterwards."""
+    return reply({"error": "internal error"}, 500)
 
 
 async def refuse(request: Request, error: Exception) -> Response:
@@ -26,10 +49,15 @@ async def refuse(request: Request, error: Exception) -> Response:
 
 
 def build_rest(services: Services) -> Starlette:
-    """Return the application; refusals of ours pass through it to the door."""
+    """Return the application."""
     app = Starlette(
         routes=[*messages.routes, *dlq.routes, *logs.routes, *keys.routes, *health.routes],
-        exception_handlers={HTTPException: refuse},
+        exception_handlers={
+            Refused: answer_refusal,
+            HTTPException: refuse,
+            DatabaseError: answer_database_error,
+            Exception: answer_unexpected,
+        },
     )
     app.router.redirect_slashes = False
     app.state.services = services

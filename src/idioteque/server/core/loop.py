@@ -36,7 +36,7 @@ class Alarm:
             if wait_s <= 0:
                 return
             timer = asyncio.ensure_future(self._clock.sleep(wait_s))
-            timer.add_done_callback(lambda _: self._event.set())
+            timer.add_done_callback(lambda ended: ended.cancelled() or self._event.set())
             try:
                 await self._event.wait()
             finally:
