@@ -5,6 +5,7 @@ Refused
 ├── Unauthorized        401  no token, or a wrong one
 ├── Forbidden           403  the read-only token, where something would change
 ├── NotFound            404
+├── MethodNotAllowed    405
 ├── QuotaExceeded       412  a limit that an operator set
 ├── TooLarge            413
 ├── TooManyRequests     429
@@ -44,6 +45,12 @@ class NotFound(Refused):
     """There is no such thing, or no such path."""
 
     status = 404
+
+
+class MethodNotAllowed(Refused):
+    """The path is known, and not with this method."""
+
+    status = 405
 
 
 class QuotaExceeded(Refused):

@@ -14,7 +14,7 @@ from idioteque.server.api.reply import Disconnected, Receive, Scope, Send, read_
 from idioteque.server.config import ServerConfig
 from idioteque.server.core.credentials import Credentials, Role
 from idioteque.server.core.publisher import Publisher
-from idioteque.server.errors import BadRequest, Forbidden, Refused
+from idioteque.server.errors import BadRequest, Forbidden, MethodNotAllowed, Refused
 from idioteque.server.model import Draft
 from idioteque.server.wire.publish import Pairs, PublishReader, latin_pairs, with_query
 from idioteque.server.wire.shapes import accepted_json
@@ -67,14 +67,16 @@ class Door:
         role = self._credentials.role(self._token(headers, scope), _peer(scope))
         if role is not Role.ADMIN and scope["method"] not in READING_METHODS:
             raise Forbidden("this token may only read")
-        if scope["method"] == "POST" and path.startswith(PUBLISH):
-            await self._publish(scope, headers, receive, send)
-        elif scope["method"] == "POST" and path == BATCH:
-            await self._batch(scope, headers, receive, send)
-        else:
+        is_batch = path == BATCH
+        if not is_batch and not path.startswith(PUBLISH):
             await self._rest(scope, receive, send)
+            return
+        if scope["method"] != "POST":
+            raise MethodNotAllowed(f"{scope['method']} is not allowed here; use POST")
+        status, text = await (self._batch if is_batch else self._publish)(scope, headers, receive)
+        await send_json(send, status, text)
 
-    async def _publish(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
+    async def _publish(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> tuple[int, str]:
         target = parse_target(_ascii(scope["raw_path"][len(PUBLISH) :]), _ascii(scope["query_string"]))
         pairs: Pairs = latin_pairs(scope["headers"])
         if target.configuration:
@@ -82,16 +84,16 @@ class Door:
         body = await read_body(headers, receive, self._config.body_bytes_max)
         draft = self._reader.draft(target.destination, pairs, body, _peer(scope))
         accepted = (await self._publisher.publish((draft,)))[0]
-        await send_json(send, 202 if accepted.deduplicated else 200, accepted_json(accepted))
+        return (202 if accepted.deduplicated else 200), accepted_json(accepted)
 
-    async def _batch(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
+    async def _batch(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> tuple[int, str]:
         body = await read_body(headers, receive, self._config.batch_bytes_max)
         peer = _peer(scope)
         read = [self._item(item, peer) for item in parse_batch(body)]
         drafts = [item for item in read if isinstance(item, Draft)]
         accepted = iter(await self._publisher.publish(drafts) if drafts else ())
         parts = [accepted_json(next(accepted)) if isinstance(item, Draft) else item for item in read]
-        await send_json(send, 200, f"[{','.join(parts)}]")
+        return 200, f"[{','.join(parts)}]"
 
     def _item(self, item: object, peer: str) -> Draft | str:
         """Return the draft of a batch's item or, for a bad one, the error object that stands in its place."""

@@ -1,0 +1,109 @@
+"""Tokens, roles, keys, and the two paths that are open."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from idioteque.database import open_database
+from idioteque.server.config import ServerConfig
+from tests.server.house import CURRENT_KEY, ENVIRONMENT, NEXT_KEY, READONLY, SHOP, House, call_app, open_house
+
+
+@pytest.mark.parametrize("token", [None, "", "wrong", "token-of-the-test", "\udc80"])
+async def test_without_the_right_token_nothing_is_served(house: House, token: str | None) -> None:
+    headers = (
+        [] if token is None else [("Authorization", f"Bearer {token}".encode("utf-8", "replace").decode("latin-1"))]
+    )
+    for method, path in (("POST", f"/v2/publish/{SHOP}"), ("GET", "/v2/keys"), ("GET", "/v2/unknown")):
+        reply = await call_app(house.server.app, method, path, headers, b"")
+        assert (reply.status, list(reply.json)) == (401, ["error"])
+    assert house.wire.requests == []
+
+
+async def test_other_schemes_are_not_tokens(house: House) -> None:
+    reply = await call_app(house.server.app, "GET", "/v2/keys", [("Authorization", "Basic token-of-the-tests")], b"")
+    assert reply.status == 401
+
+
+async def test_the_read_only_token_reads_and_changes_nothing(house: House) -> None:
+    assert (await house.call("GET", "/v2/events", token=READONLY)).status == 200
+    for method, path in (
+        ("POST", f"/v2/publish/{SHOP}"),
+        ("POST", "/v2/batch"),
+        ("DELETE", "/v2/messages"),
+        ("DELETE", "/v2/dlq/x"),
+        ("POST", "/v2/dlq/retry"),
+        ("POST", "/v2/keys/rotate"),
+    ):
+        reply = await house.call(method, path, token=READONLY)
+        assert (reply.status, reply.json) == (403, {"error": "this token may only read"})
+
+
+async def test_a_guessing_peer_is_slowed_down_and_a_right_token_never(house: House) -> None:
+    statuses = [(await house.call("GET", "/v2/keys", token="guess", peer="203.0.113.9")).status for _ in range(12)]
+    assert statuses == [401] * 10 + [429] * 2
+    assert (await house.call("GET", "/v2/keys", peer="203.0.113.9")).status == 200
+    assert (await house.call("GET", "/v2/keys", token="guess", peer="203.0.113.10")).status == 401
+    await house.clock.advance(1)
+    assert (await house.call("GET", "/v2/keys", token="guess", peer="203.0.113.9")).status == 401
+
+
+async def test_health_and_readiness_are_open_and_say_nothing_else(house: House) -> None:
+    for path, text in (("/health", "ok"), ("/ready", "ready")):
+        reply = await house.call("GET", path, token=None)
+        assert (reply.status, reply.json) == (200, {"status": text})
+
+
+async def test_a_stopped_server_is_not_ready() -> None:
+    async with open_house() as house:
+        app = house.server.app
+    assert (await call_app(app, "GET", "/ready", [], b"")).status == 503
+    assert (await call_app(app, "GET", "/health", [], b"")).status == 200
+
+
+async def test_keys_come_from_the_environment_until_they_are_rotated(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"sqlite:///{tmp_path / 'keys.db'}"
+    async with open_house(database=open_database(url, threads=False)) as house:
+        assert (await house.call("GET", "/v2/keys")).json == {"current": CURRENT_KEY, "next": NEXT_KEY}
+        rotated = (await house.call("POST", "/v2/keys/rotate")).json
+        assert rotated["current"] == NEXT_KEY
+        assert rotated["next"].startswith("sig_")
+        assert len(rotated["next"]) == 32
+        await house.publish()
+        assert house.wire.requests[0].header("Upstash-Signature")
+    with caplog.at_level(logging.WARNING):
+        async with open_house(database=open_database(url, threads=False)) as house:
+            assert (await house.call("GET", "/v2/keys")).json == rotated
+    assert "stale" in caplog.text
+    assert CURRENT_KEY not in caplog.text
+
+
+async def test_credentials_are_made_once_and_the_token_is_stored_as_a_digest_only(tmp_path: Path) -> None:
+    path = tmp_path / "made.db"
+    url = f"sqlite:///{path}"
+    async with open_house(database=open_database(url, threads=False), environment={}) as house:
+        token = house.server.credentials.new_token
+        assert token is not None
+        keys = (await house.call("GET", "/v2/keys", token=token)).json
+    async with open_house(database=open_database(url, threads=False), environment={}) as house:
+        assert house.server.credentials.new_token is None
+        assert (await house.call("GET", "/v2/keys", token=token)).json == keys
+    stored = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert token.encode() not in stored
+    assert keys["current"].encode() in stored
+
+
+async def test_dev_uses_the_published_credentials_and_reaches_private_destinations_but_no_metadata() -> None:
+    token = "eyJVc2VySUQiOiJkZWZhdWx0VXNlciIsIlBhc3N3b3JkIjoiZGVmYXVsdFBhc3N3b3JkIn0="
+    async with open_house(config=ServerConfig(dev=True), environment=ENVIRONMENT) as house:
+        keys = (await house.call("GET", "/v2/keys", token=token)).json
+        assert keys == {"current": "sig_7kYjw48mhY7kAjqNGcy6cr29RJ6r", "next": "sig_5ZB6DVzB1wjE8S6rZ7eenA8Pdnhs"}
+        assert (await house.call("POST", "/v2/publish/http://127.0.0.1:3000/", token=token)).status == 200
+        assert (await house.call("POST", "/v2/publish/http://192.168.1.5/", token=token)).status == 200
+        reply = await house.call("POST", "/v2/publish/http://169.254.169.254/latest", token=token)
+        assert (reply.status, "metadata" in reply.json["error"]) == (400, True)
