@@ -13,6 +13,7 @@ from idioteque.ids import derived_id, is_id
 
 WIRE_VERSION = 1
 MARK = "idioteque"
+MESSAGE_ID_LENGTH_MAX = 256
 RETRY_HORIZON_S = 30 * 86_400.0
 """How long after it was due a message may still arrive: every retry and a stay in the dead letter queue."""
 
@@ -38,7 +39,9 @@ class EventEnvelope:
 class RunEnvelope:
     """A run to go on with; only the first message of a run carries the event.
 
-    `hop` counts the look-backs at a lease that was held; `not_after_ms` is when nobody can be waiting any more.
+    `hop` counts the messages that this one stands in for, one after the other; `not_after_ms` is when nobody can be
+    waiting any more. `instead_of` is the message, with the times it was tried before, that met a lease and is looked
+    after by this one: should that lease be its own, left behind by a process that died, this one may take it over.
     """
 
     event_id: str
@@ -47,6 +50,7 @@ class RunEnvelope:
     event: bytes | None = None
     retries: int | None = None
     hop: int = 0
+    instead_of: tuple[str, int] | None = None
 
     def encode(self) -> bytes:
         head: dict[str, Any] = {
@@ -58,6 +62,8 @@ class RunEnvelope:
         }
         if self.hop:
             head["hop"] = self.hop
+        if self.instead_of is not None:
+            head["instead_of"] = self.instead_of
         return _encode(head, retries=self.retries, event=self.event)
 
 
@@ -109,7 +115,17 @@ def _ours(fields: dict[str, Any]) -> Envelope:
         raise EventRejected(f"the function id {str(function_id)[:140]!r} must match [A-Za-z0-9_.-]{{1,128}}")
     if not (_is_count(not_after_ms) and _is_count(hop)):
         raise EventRejected("not_after_ms and hop must be whole numbers")
-    return RunEnvelope(event_id, function_id, not_after_ms, event, retries, hop)
+    return RunEnvelope(event_id, function_id, not_after_ms, event, retries, hop, _predecessor(fields.get("instead_of")))
+
+
+def _predecessor(value: object) -> tuple[str, int] | None:
+    if value is None:
+        return None
+    match value:
+        case [str(message_id), int(retried)] if len(message_id) <= MESSAGE_ID_LENGTH_MAX and _is_count(retried):
+            return message_id, retried
+        case _:
+            raise EventRejected("instead_of must be a message id and the times it was tried")
 
 
 def _is_count(value: object) -> bool:

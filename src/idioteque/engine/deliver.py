@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -146,7 +147,7 @@ class Engine:
             if isinstance(claimed, Unknown):
                 return self._unknown(run, envelope)
             if isinstance(claimed, Busy):
-                return await self._look_again(run, envelope, claimed)
+                return await self._look_again(run, envelope, delivery, claimed)
             if isinstance(claimed, Waiting):
                 await self._send_retry(run, envelope, "", claimed.attempts, claimed.remaining_ms / 1000)
                 return Answer(200, "the function's back-off is not over")
@@ -160,7 +161,8 @@ class Engine:
         if envelope.event is not None:
             options = json.dumps({} if envelope.retries is None else {"retries": envelope.retries}).encode()
             new = NewRun(envelope.event_id, envelope.function_id, envelope.event, options)
-        return Claim(run, nonce(), delivery.message_id, delivery.retried, LEASE_MS, new)
+        message_id, retried = envelope.instead_of or (delivery.message_id, delivery.retried)
+        return Claim(run, nonce(), message_id, retried, LEASE_MS, new)
 
     def _unknown(self, run: str, envelope: RunEnvelope) -> Answer:
         if self._clock.now_ms() > envelope.not_after_ms:
@@ -246,11 +248,12 @@ class Engine:
         error: BaseException,
         pause_s: float,
     ) -> Answer | None:
-        due_at_ms = self._clock.now_ms() + round(pause_s * 1000)
+        pause_ms = math.ceil(pause_s * 1000)  # whole, so that the message is not due before the run is
+        due_at_ms = self._clock.now_ms() + pause_ms
         attempts = await self._store.release(lease, "failed", due_at_ms=due_at_ms, error=first_line(error))
         if attempts is None:
             return None
-        await self._send_retry(run, self._inherited(envelope, started), "", attempts, pause_s)
+        await self._send_retry(run, self._inherited(envelope, started), "", attempts, pause_ms / 1000)
         return Answer(200, f"attempt {attempts} failed: {type(error).__name__}; tried again in {pause_s:.0f} s")
 
     async def _hand_back(self, lease: Lease) -> None:
@@ -284,15 +287,26 @@ class Engine:
         Its id names the failure, so that a delivery which is repeated sends it once, and the hop of the message being
         delivered, so that a retry which arrives before its time (clocks differ) is not taken for a duplicate of itself.
         """
-        again = replace(envelope, event=None, not_after_ms=self._not_after_ms(delay_s), hop=envelope.hop + 1)
+        again = replace(
+            envelope, event=None, not_after_ms=self._not_after_ms(delay_s), hop=envelope.hop + 1, instead_of=None
+        )
         deduplication_id = _message_id("retry", run, path, str(attempts), str(envelope.hop))
         return Outgoing(again.encode(), deduplication_id, delay_s=delay_s, retries=again.retries)
 
-    async def _look_again(self, run: str, envelope: RunEnvelope, busy: Busy) -> Answer:
-        """Another delivery is at work: have this message's successor look again, soon at first, since that delivery may
-        end without an answer that anybody hears, and at the latest when its lease may have ended."""
+    async def _look_again(self, run: str, envelope: RunEnvelope, delivery: Delivery, busy: Busy) -> Answer:
+        """Another delivery is at work: have a message look again instead of this one.
+
+        Soon at first, since that delivery may have died or may end without an answer that anybody hears, and at the
+        latest when its lease ends.
+        """
         delay_s = jittered(min(busy.remaining_ms / 1000, 2.0 ** min(envelope.hop, 10)), CHECK_BACK_SPREAD)
-        again = replace(envelope, event=None, not_after_ms=self._not_after_ms(delay_s), hop=envelope.hop + 1)
+        again = replace(
+            envelope,
+            event=None,
+            not_after_ms=self._not_after_ms(delay_s),
+            hop=envelope.hop + 1,
+            instead_of=envelope.instead_of or (delivery.message_id, delivery.retried),
+        )
         deduplication_id = _message_id("check-back", run, str(busy.token), str(envelope.hop))
         await self._dispatcher.send(
             [Outgoing(again.encode(), deduplication_id, delay_s=delay_s, retries=again.retries)]

@@ -87,6 +87,38 @@ async def test_two_deliveries_of_one_run_at_once_run_each_step_once(rig: Rig) ->
     assert rig.effects == {"slow": 1}
 
 
+async def test_a_run_left_by_a_killed_process_is_taken_over_within_seconds(rig: Rig) -> None:
+    """Its message comes again before the dead process's last sign of life is old; its successor takes over."""
+    entered = asyncio.Event()
+
+    async def slow() -> str:
+        rig.effects["slow"] += 1
+        entered.set()
+        if rig.effects["slow"] == 1:
+            await asyncio.Event().wait()
+        return "slow"
+
+    @rig.worker.function("f", on="order")
+    async def f(event: Order, ctx: Context) -> str:
+        return await ctx.execute("slow", slow)
+
+    engine = rig.mount().engine
+    killed = asyncio.create_task(engine.deliver(event_of(Order()), Delivery("msg-1")))
+    await entered.wait()
+    rig.faults.fail_at = {rig.faults.calls + 1}  # a killed process hands no lease back
+    killed.cancel()
+    await asyncio.gather(killed, return_exceptions=True)
+    began_s = rig.clock.monotonic_s()
+
+    assert (await engine.deliver(event_of(Order()), Delivery("msg-1", retried=1))).ok
+    await rig.finish()
+
+    run = await rig.worker.runs.get(f.run_id("evt-1"))
+    assert run is not None
+    assert run.result == "slow"
+    assert rig.clock.monotonic_s() - began_s < 5
+
+
 async def test_the_functions_of_one_event_are_independent_runs(rig: Rig) -> None:
     async def bad() -> None:
         rig.effects["bad"] += 1
