@@ -13,8 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from idioteque.cli.client import Account, ApiRefusal, Json, QStash
+from idioteque.cli.client import ApiRefusal, Json, QStash
 from idioteque.cli.logs import POLL_EVERY_S, POLL_EVERY_S_MAX, Follower
+from idioteque.environment import Account
 from idioteque.errors import ConnectFailed
 from idioteque.testing import ManualClock, ScriptedTransport
 from idioteque.transport import HttpRequest, HttpResponse
@@ -50,7 +51,9 @@ async def following(log: Log, clock: ManualClock, limit: int = 50) -> AsyncItera
     shown: list[str] = []
 
     async def show() -> None:
-        async for one in Follower(QStash(Account("http://q.test", TOKEN), log.transport), [], clock).entries(limit):
+        async for one in Follower(
+            QStash(Account("http://q.test", TOKEN, None, None), log.transport), [], clock
+        ).entries(limit):
             shown.append(str(one["messageId"]))  # noqa: PERF401 - each as it comes
 
     task = asyncio.create_task(show())
@@ -146,7 +149,7 @@ async def test_following_heeds_retry_after(capsys: pytest.CaptureFixture[str]) -
 async def test_following_ends_with_a_refusal_that_will_not_change() -> None:
     log, clock = Log(), ManualClock()
     log.failures = [HttpResponse(200, (), b'{"events": []}'), HttpResponse(401, (), b'{"error": "unauthorized"}')]
-    entries = Follower(QStash(Account("http://q.test", TOKEN), log.transport), [], clock).entries(1)
+    entries = Follower(QStash(Account("http://q.test", TOKEN, None, None), log.transport), [], clock).entries(1)
     waiting = asyncio.create_task(anext(entries))
     await clock.advance(POLL_EVERY_S)
     with pytest.raises(ApiRefusal, match="401: unauthorized"):

@@ -6,10 +6,11 @@ import json
 import re
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import cast
 from urllib.parse import quote, urlencode, urlsplit
 
+from idioteque.environment import HOSTED_URL, Account, account_from
 from idioteque.errors import ConfigurationError, IdiotequeError, InvalidValue
 from idioteque.transport import Headers, HttpRequest, HttpResponse, HttpTransport, PooledTransport, origin
 
@@ -19,10 +20,6 @@ Json = dict[str, object]
 Query = Sequence[tuple[str, str]]
 """Query parameters; a name given twice means either value."""
 
-HOSTED_URL = "https://qstash.upstash.io"
-DEV_PORT = 8080
-# The protocol's published credentials of a local dev server: the same on every machine, and no secret.
-DEV_TOKEN = "eyJVc2VySUQiOiJkZWZhdWx0VXNlciIsIlBhc3N3b3JkIjoiZGVmYXVsdFBhc3N3b3JkIn0="  # noqa: S105
 PAGE_COUNT_MAX = 100
 BULK_COUNT_MAX = 100
 TIMEOUT_S = 60.0
@@ -32,8 +29,6 @@ TEXT_LENGTH_MAX = 500
 _GROUP = re.compile(r"[A-Za-z0-9._-]+")
 _TOKEN = re.compile(r"[!-~]+")
 _URL_SAFE = "%/:?@!$&'()*+,;=~-._[]"
-_ON = ("true", "1")
-_OFF = ("false", "0", "")
 
 
 class ApiRefusal(IdiotequeError):
@@ -51,14 +46,6 @@ class AnswerUnreadable(IdiotequeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """Where a QStash is, without a slash at the end, and the token that opens it."""
-
-    url: str
-    token: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class Page:
     """Some entries of a list; `cursor` asks for those that follow, None when there are no more."""
 
@@ -66,32 +53,16 @@ class Page:
     cursor: str | None
 
 
-def account_from(environment: Mapping[str, str]) -> Account:
-    """Return the account that the `QSTASH_*` variables name; raise `ConfigurationError` for missing or odd ones.
-
-    `QSTASH_DEV` wins over the others, as in the JavaScript SDK.
-    """
-    dev = environment.get("QSTASH_DEV", "").strip().lower()
-    if dev not in (*_ON, *_OFF):
-        raise ConfigurationError(f"QSTASH_DEV must be true or false, not {dev!r}")
-    if dev in _ON:
-        port = environment.get("QSTASH_DEV_PORT", "") or str(DEV_PORT)
-        if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-            raise ConfigurationError(f"QSTASH_DEV_PORT must be a port, not {port!r}")
-        return Account(f"http://127.0.0.1:{port}", DEV_TOKEN)
-    token = environment.get("QSTASH_TOKEN", "").strip()
-    if not token:
+def usable(account: Account) -> Account:
+    """Return an account that requests can be made to; raise `ConfigurationError` for a missing token or an odd URL."""
+    if not account.token:
         raise ConfigurationError("QSTASH_TOKEN is not set: export the token of your QStash, or QSTASH_DEV=true")
-    if _TOKEN.fullmatch(token) is None:
+    if _TOKEN.fullmatch(account.token) is None:
         raise ConfigurationError("QSTASH_TOKEN holds characters that no token has")
-    return Account(_base_url(environment.get("QSTASH_URL", "").strip() or HOSTED_URL), token)
-
-
-def _base_url(url: str) -> str:
-    url = url.rstrip("/").removesuffix("/v2/publish")
+    url = account.url.removesuffix("/v2/publish")  # often copied with it; the SDKs correct it too
     if not _is_web(url) or not url.isascii() or set(url) & set(" ?#"):
         raise ConfigurationError(f"QSTASH_URL must be like {HOSTED_URL}, not {url!r}")
-    return url
+    return replace(account, url=url)
 
 
 def _is_web(url: str) -> bool:
@@ -120,7 +91,8 @@ class QStash:
     """The API of one account; a refusal is an `ApiRefusal`, no answer a `TransportError`."""
 
     def __init__(self, account: Account, transport: HttpTransport) -> None:
-        self._account = account
+        account = usable(account)
+        self._url, self._token = account.url, account.token or ""
         self._transport = transport
 
     async def publish(self, destination: str, headers: Headers, body: bytes) -> list[Json]:
@@ -181,8 +153,8 @@ class QStash:
     async def _call(
         self, method: str, path: str, query: Query = (), headers: Headers = (), body: bytes = b""
     ) -> object:
-        url = self._account.url + path + (f"?{urlencode(query)}" if query else "")
-        authorized = [("Authorization", f"Bearer {self._account.token}"), *headers]
+        url = self._url + path + (f"?{urlencode(query)}" if query else "")
+        authorized = [("Authorization", f"Bearer {self._token}"), *headers]
         response = await self._transport.send(
             HttpRequest(method, url, authorized, body), timeout_s=TIMEOUT_S, response_bytes_max=ANSWER_BYTES_MAX
         )
@@ -204,7 +176,7 @@ class QStash:
             value = None
         if isinstance(value, dict) and isinstance(said := cast(Json, value).get("error"), str):
             text = said
-        return printable(text.replace(self._account.token, "[token]"))[:TEXT_LENGTH_MAX]
+        return printable(text.replace(self._token, "[token]"))[:TEXT_LENGTH_MAX]
 
 
 @asynccontextmanager
