@@ -14,7 +14,7 @@ import pytest
 from tests.house.source import ROOT, SRC, modules, name, texts, tree, uses
 
 LINES_MAX = 400
-LONGER = {"src/idioteque/engine/inline.py": 520}  # to be split; the number may only shrink
+LONGER: dict[str, int] = {}
 
 TIME = {
     "time.time", "time.time_ns", "time.monotonic", "time.monotonic_ns", "time.perf_counter", "time.perf_counter_ns",

@@ -22,11 +22,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from idioteque import DispatchError, QStashDispatcher, Run, Worker
-from idioteque.cli.client import QStash, account_from
+from idioteque.cli.client import QStash
 from idioteque.cli.demo_orders import RUNS_PER_ORDER, STEPS_PER_ORDER, OrderCreated, make_worker
 from idioteque.clock import SystemClock
+from idioteque.environment import account_from
+from idioteque.errors import TransportError
 from idioteque.ids import new_signing_key, new_token
-from idioteque.transport import HttpRequest, PooledTransport, TransportError
+from idioteque.transport import HttpRequest, PooledTransport
 
 IN_FLIGHT = 16
 LOOK_EVERY_S = 0.1
@@ -257,17 +259,16 @@ class _Demo:
     def _contradictions(self, runs: list[Run]) -> int:
         """Count runs that went on with another value than the one that is stored for the step it came from."""
         receipts = self._tally.receipts()
-        wrong = 0
+        wrong: int = 0
         paid: dict[str, Any] = {}
         for run in runs:
             results = {step.key[-1]: step.result for step in run.steps}
             wrong += sum(result not in receipts.get((run.id, key), set()) for key, result in results.items())
             if run.function_id == "take-payment":
-                wrong += run.result != results["pay"]
+                wrong += int(run.result != results["pay"])
                 paid[f"paid-{run.event['order_id']}"] = results["pay"]
-        return wrong + sum(
-            run.event["receipt"] != paid.get(run.event_id) for run in runs if run.function_id != "take-payment"
-        )
+        followers = [run for run in runs if run.function_id != "take-payment"]
+        return wrong + sum(int(run.event["receipt"] != paid.get(run.event_id)) for run in followers)
 
     # ---- the story's parts
 

@@ -17,18 +17,11 @@ from typing import Any
 from idioteque.clock import Clock
 from idioteque.context import Context
 from idioteque.dispatcher import RETRY_HORIZON_S, Dispatcher, Envelope, EventEnvelope, Outgoing, RunEnvelope
+from idioteque.engine.endings import Ending, Faulted, LeaseLost, Postponed, Raised, Returned
 from idioteque.engine.failures import UNSERIALIZABLE, failure
-from idioteque.engine.inline import (
-    Ending,
-    Faulted,
-    InlinePass,
-    LeaseLost,
-    Postponed,
-    Raised,
-    ResultType,
-    Returned,
-)
+from idioteque.engine.inline import InlinePass
 from idioteque.engine.leases import LEASE_MS, Leases
+from idioteque.engine.step import NoJsonForm
 from idioteque.errors import DuplicateStepKey, EventRejected, IdiotequeError, first_line
 from idioteque.events import EventsSchema, type_of
 from idioteque.function import Function, run_id
@@ -330,7 +323,7 @@ def _result(function: Function, value: object) -> Outcome:
     try:
         return Outcome(True, function.codec.encode(value))
     except NotSerializable as error:
-        return failure(ResultType(f"function {function.id!r} returned {error}"), kind=UNSERIALIZABLE)
+        return failure(NoJsonForm(f"function {function.id!r} returned {error}"), kind=UNSERIALIZABLE)
 
 
 def _pause_s(function: Function, error: BaseException, attempts: int) -> float | None:

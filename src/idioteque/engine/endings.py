@@ -1,0 +1,56 @@
+"""How a pass over a function can end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from idioteque.store import Path
+
+
+class PassOver(BaseException):
+    """Raised by `execute` in code that still runs after its pass has ended, such as a `finally` block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Postponed:
+    """A step whose next attempt is due later than this delivery wants to wait."""
+
+    path: Path
+    attempts: int
+    due_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The function came to its end."""
+
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """The function raised."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """Nothing more can move now; these steps are tried again later."""
+
+    postponed: tuple[Postponed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """Somebody else holds the run, or it has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Faulted:
+    """The store failed; nothing is known but that the delivery must not be acknowledged."""
+
+    error: BaseException
+
+
+Ending = Returned | Raised | Suspended | LeaseLost | Faulted
