@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -158,4 +159,7 @@ async def open_house(
     try:
         yield House(server, clock, wire)
     finally:
-        await server.stop()
+        stopping = asyncio.ensure_future(server.stop())
+        while not stopping.done():
+            await clock.advance(1)
+        await stopping

@@ -1,15 +1,15 @@
 """Who may send now: the slots for deliveries, shared among destinations, and when each destination has work.
 
-A destination may hold at most a share of the slots that are still free. However many of them hang, some slots stay
-free for the others, and a lone busy destination still gets a good part: the rule by which switches share their buffers.
+A destination may hold at most a share of the slots that are still free, the rule by which switches share their
+buffers, and a tenth of all slots is kept for destinations that hold none. However many of them hang, others go on.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
 
-BLOCKED_TRIES_MAX = 64  # how many destinations without room are looked at again in one pass
+LOOKED_AT_MAX = 16  # how many destinations without room are looked at again when a slot gets free
+RESERVED_PART = 0.1
 
 
 class _Destination:
@@ -31,9 +31,11 @@ class Destinations:
         self.in_flight_max = in_flight_max
         self.in_flight = 0
         self._share = share
+        self._reserved = int(in_flight_max * RESERVED_PART)
         self._known: dict[str, _Destination] = {}
         self._due: list[tuple[int, str]] = []
-        self._blocked: dict[str, _Destination] = {}
+        self._blocked_idle: dict[str, _Destination] = {}  # hold no slot: the first to get one
+        self._blocked_busy: dict[str, _Destination] = {}  # in the order in which they were last looked at
 
     def reserve(self, origin: str, now_ms: int) -> bool:
         """Take a slot for a new message, unless there is no room, or older messages of its destination wait."""
@@ -52,6 +54,8 @@ class Destinations:
         self.in_flight -= count
         assert known.in_flight >= 0
         assert self.in_flight >= 0
+        if known.blocked and known.in_flight == 0:
+            self._blocked_idle[origin] = self._blocked_busy.pop(origin, known)
         self._forget_idle(known)
 
     def note_due(self, origin: str, due_ms: int) -> None:
@@ -82,36 +86,53 @@ class Destinations:
         return self._due[0][0] if self._due else None
 
     def has_claimable(self) -> bool:
-        """Whether a destination that waited for room may have some now."""
-        return any(self._room(known) > 0 for known in self._first_blocked())
+        """Whether a destination that waited for room has some now."""
+        return self._first_with_room() is not None
 
     def take_due(self, now_ms: int, count_max: int) -> list[tuple[str, int]]:
         """Reserve slots for destinations that have something due: (origin, slots), at most `count_max` in all."""
         taken: list[tuple[str, int]] = []
-        for known in list(self._first_blocked()):
-            if self._room(known) > 0:
-                self._unblock(known)
-                heapq.heappush(self._due, (known.due_ms or 0, known.origin))
+        while count_max > 0 and (waiting := self._first_with_room()) is not None:
+            self._unblock(waiting)
+            count_max -= self._take_room(waiting, count_max, taken)
         while count_max > 0 and (due_ms := self.next_due_ms()) is not None and due_ms <= now_ms:
             known = self._known[heapq.heappop(self._due)[1]]
-            count = min(self._room(known), count_max)
-            if count < 1:
-                known.blocked = True
-                self._blocked[known.origin] = known
-                continue
-            known.due_ms = None  # until the claim says what is left
-            self._take(known, count)
-            taken.append((known.origin, count))
-            count_max -= count
+            count_max -= self._take_room(known, count_max, taken)
         return taken
+
+    def _take_room(self, known: _Destination, count_max: int, taken: list[tuple[str, int]]) -> int:
+        """Take what room there is for a destination that has something due, or set it aside until there is some."""
+        count = min(self._room(known), count_max)
+        if count < 1:
+            known.blocked = True
+            (self._blocked_busy if known.in_flight else self._blocked_idle)[known.origin] = known
+            return 0
+        known.due_ms = None  # until the claim says what is left
+        self._take(known, count)
+        taken.append((known.origin, count))
+        return count
+
+    def _first_with_room(self) -> _Destination | None:
+        """Return a destination set aside that has room now; those looked at in vain go to the end of the line."""
+        if self.in_flight >= self.in_flight_max:
+            return None
+        for known in self._blocked_idle.values():
+            return known
+        for _ in range(min(LOOKED_AT_MAX, len(self._blocked_busy))):
+            origin, known = next(iter(self._blocked_busy.items()))
+            if self._room(known) > 0:
+                return known
+            self._blocked_busy[origin] = self._blocked_busy.pop(origin)
+        return None
 
     def _room(self, known: _Destination | None) -> int:
         free = self.in_flight_max - self.in_flight
         if free < 1:
             return 0
         held = known.in_flight if known is not None else 0
-        # n more slots are fair while held + n <= share * (free - n); an idle destination always gets one.
-        return max(int((self._share * free - held) / (1 + self._share)), 1 if held == 0 else 0)
+        shared = free - self._reserved
+        # n more slots are fair while held + n <= share * (shared - n); one that holds none always gets one.
+        return max(int((self._share * shared - held) / (1 + self._share)), 1 if held == 0 else 0)
 
     def _take(self, known: _Destination, count: int) -> None:
         known.in_flight += count
@@ -126,15 +147,10 @@ class Destinations:
         known = self._known.get(origin)
         return known is not None and not known.blocked and known.due_ms == due_ms
 
-    def _first_blocked(self) -> Iterator[_Destination]:
-        for place, known in enumerate(self._blocked.values()):
-            if place == BLOCKED_TRIES_MAX:
-                return
-            yield known
-
     def _unblock(self, known: _Destination) -> None:
         known.blocked = False
-        self._blocked.pop(known.origin, None)
+        self._blocked_idle.pop(known.origin, None)
+        self._blocked_busy.pop(known.origin, None)
 
     def _new(self, origin: str) -> _Destination:
         known = self._known[origin] = _Destination(origin)

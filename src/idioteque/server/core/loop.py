@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Generic, TypeVar
 
 from idioteque.clock import Clock
-from idioteque.errors import DatabaseBroken
+from idioteque.errors import DatabaseBroken, DatabaseError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -118,6 +118,8 @@ class Duties:
                 await duty()
             except DatabaseBroken:
                 return  # the server is told by the database itself, and stops
+            except DatabaseError as error:
+                logger.error("the %s waits for the database: %s", name, error)
             except Exception:
                 logger.exception("the %s failed and is begun again in %g s", name, RETRY_AFTER_FAULT_S)
             await self._clock.sleep(RETRY_AFTER_FAULT_S)
