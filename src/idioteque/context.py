@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
-from idioteque.durations import Duration
+from idioteque.clock import Clock
+from idioteque.durations import Duration, seconds
+from idioteque.errors import InvalidValue
 from idioteque.retry import Retry
 
 P = ParamSpec("P")
@@ -30,6 +34,8 @@ class Steps(Protocol):
         self, key: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: StepOptions
     ) -> Any: ...
 
+    async def sleep(self, key: str, due_at_ms: int) -> None: ...
+
     @property
     def idempotency_key(self) -> str: ...
 
@@ -47,6 +53,7 @@ class Context:
     def __init__(
         self,
         steps: Steps,
+        clock: Clock,
         *,
         event_id: str,
         run_id: str,
@@ -55,6 +62,7 @@ class Context:
         log: logging.LoggerAdapter[Any],
     ) -> None:
         self._steps = steps
+        self._clock = clock
         self.event_id = event_id
         """The event that started this run."""
         self.run_id = run_id
@@ -110,6 +118,20 @@ class Context:
         callable that is named like an option here goes through `functools.partial`.
         """
         return await self._steps.execute(key, call, args, kwargs, StepOptions(retry, timeout, at_most_once))
+
+    async def sleep(self, key: str, duration: Duration) -> None:
+        """Go on after a while: seconds as a number, a `timedelta`, or text like `"90s"`, `"1h30m"`, `"3d"`.
+
+        Nothing runs meanwhile, and no process has to live so long: a delayed message wakes the run. The time counts
+        from when the function first comes here.
+        """
+        await self._steps.sleep(key, self._clock.now_ms() + math.ceil(seconds(duration) * 1000))
+
+    async def sleep_until(self, key: str, when: datetime) -> None:
+        """Go on at a time, which needs a time zone; at once if it is past."""
+        if when.tzinfo is None:
+            raise InvalidValue(f"when {when!r} needs a time zone")
+        await self._steps.sleep(key, math.ceil(when.timestamp() * 1000))
 
     @property
     def idempotency_key(self) -> str:

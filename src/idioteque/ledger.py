@@ -17,6 +17,7 @@ from idioteque.store import (
     Claim,
     Committed,
     Done,
+    Due,
     Exhausted,
     Failed,
     Finished,
@@ -28,6 +29,7 @@ from idioteque.store import (
     Recorded,
     ReleaseKind,
     RunRecord,
+    Scheduled,
     Stale,
     Started,
     Status,
@@ -170,6 +172,16 @@ def fail(run: RunRow, step: StepRow, token: int, attempts: int, due_at_ms: int, 
     step.strikes, step.begun, step.due_at_ms, step.last_error = 0, 0, due_at_ms, error
     _note_progress(run, held=True, now_ms=now_ms)
     return Go(step.attempts)
+
+
+def schedule(run: RunRow, step: StepRow, token: int, due_at_ms: int) -> Scheduled:
+    """Fix when a timer ends; the first time that was recorded stands."""
+    if run.status != "running" or not run.is_held_by(token):
+        return Gone()
+    if step.outcome is not None:
+        return Done(step.outcome)
+    step.due_at_ms = step.due_at_ms or due_at_ms
+    return Due(step.due_at_ms)
 
 
 def release(run: RunRow, token: int, kind: ReleaseKind, due_at_ms: int, error: str | None) -> int | None:

@@ -176,8 +176,16 @@ class Gone:
     """The lease is not yours any more, or the run has ended."""
 
 
+@dataclass(frozen=True, slots=True)
+class Due:
+    """When a timer ends: the time that was recorded first."""
+
+    at_ms: int
+
+
 Begun = Go | Exhausted | Done | Gone
 Failed = Go | Done | Gone
+Scheduled = Due | Done | Gone
 ReleaseKind = Literal["suspended", "failed", "shutdown"]
 
 
@@ -247,6 +255,10 @@ class Store(Protocol):
 
     async def fail(self, lease: Lease, path: Path, attempts: int, due_at_ms: int, error: str) -> Failed:
         """Record that a step failed for the n-th time and is due again at a time."""
+        ...
+
+    async def schedule(self, lease: Lease, path: Path, due_at_ms: int) -> Scheduled:
+        """Record when a timer ends, unless that is on record already."""
         ...
 
     async def release(

@@ -45,6 +45,8 @@ from idioteque.values import NotSerializable
 
 CLAIMS_MAX = 10
 CHECK_BACK_SPREAD = 0.1
+MESSAGE_DELAY_MAX_S = 6 * 86_400.0
+"""A longer wait is a chain of messages: some plans of the hosted service accept a delay of seven days at most."""
 
 _log = logging.getLogger("idioteque")
 
@@ -187,6 +189,7 @@ class Engine:
         log = logging.LoggerAdapter(_log.getChild(function.id), {"run_id": run, "event_id": started.event_id})
         context = Context(
             one,
+            self._clock,
             event_id=started.event_id,
             run_id=run,
             function_id=function.id,
@@ -283,6 +286,7 @@ class Engine:
         again = replace(
             envelope, event=None, not_after_ms=self._not_after_ms(delay_s), hop=envelope.hop + 1, instead_of=None
         )
+        delay_s = min(delay_s, MESSAGE_DELAY_MAX_S)
         deduplication_id = _message_id("retry", run, path, str(attempts), str(envelope.hop))
         return Outgoing(again.encode(), deduplication_id, delay_s=delay_s, retries=again.retries)
 

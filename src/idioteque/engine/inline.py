@@ -17,7 +17,7 @@ from idioteque.context import StepOptions
 from idioteque.engine.endings import Ending, Faulted, LeaseLost, PassOver, Postponed, Raised, Returned, Suspended
 from idioteque.engine.failures import raised
 from idioteque.engine.history import History
-from idioteque.engine.step import MISSING, Scope, Step, current
+from idioteque.engine.step import MISSING, Scope, Sleep, Step, current
 from idioteque.errors import DuplicateStepKey, InvalidValue
 from idioteque.ids import derived_id
 from idioteque.store import (
@@ -133,17 +133,14 @@ class InlinePass:
     ) -> Any:
         if self.is_over:
             raise PassOver("this pass over the function has ended")
-        path = self._register(key)
-        if path in self._history:
-            await self._turn_of(path)
-            return await self._opened(path, self._history.outcome(path), call)
-        step = Step(self, path, call, args, kwargs, options)
-        if self.is_stopping:
-            await self._park()
-        outcome = await asyncio.shield(self._running.get(path) or self._begun(step))
-        if outcome is None:
-            await self._park()
-        return await self._opened(path, outcome, call) if step.decoded is MISSING else step.decoded
+        step = Step(self, self._register(key), call, args, kwargs, options)
+        outcome = await self._outcome(step)
+        return await self._opened(step.path, outcome, call) if step.decoded is MISSING else step.decoded
+
+    async def sleep(self, key: str, due_at_ms: int) -> None:
+        if self.is_over:
+            raise PassOver("this pass over the function has ended")
+        await self._outcome(Sleep(self, self._register(key), due_at_ms))
 
     @property
     def idempotency_key(self) -> str:
@@ -152,6 +149,16 @@ class InlinePass:
     @property
     def fencing_token(self) -> int:
         return self.lease.token
+
+    async def _outcome(self, step: Step) -> Outcome:
+        """Return what is on record of a step, running it here if nothing is; park where this pass will not see it."""
+        if step.path in self._history:
+            await self._turn_of(step.path)
+            return self._history.outcome(step.path)
+        if self.is_stopping:
+            await self._park()
+        outcome = await asyncio.shield(self._running.get(step.path) or self._begun(step))
+        return await self._park() if outcome is None else outcome
 
     def _scope(self) -> Scope:
         scope = current.get(None)

@@ -33,6 +33,7 @@ from idioteque.values import Codec, NotSerializable, codec_of
 BACKOFF_IN_PLACE_MAX_S = 1.5
 DEFAULT_RETRY = Retry()
 MISSING = object()
+NOTHING = Outcome(True, b"null")
 
 
 class Pass(Protocol):
@@ -269,6 +270,28 @@ class Step(Scope):
         if self.owner.turn is not None and self._has_turn:
             self._has_turn = False
             self.owner.turn.release()
+
+
+class Sleep(Step):
+    """A step that is done when its time has come."""
+
+    def __init__(self, owner: Pass, path: Path, due_at_ms: int) -> None:
+        super().__init__(owner, path, _nothing, (), {}, StepOptions())
+        self._asked_at_ms = due_at_ms
+
+    async def _to_its_end(self) -> Outcome | None:
+        answer = await self.owner.store.schedule(self.owner.lease, self.path, self._asked_at_ms)
+        if isinstance(answer, Gone):
+            self.owner.lose()
+            return None
+        if isinstance(answer, Done):
+            return answer.outcome
+        self._due_at_ms = answer.at_ms
+        return await self._commit(NOTHING) if await self._is_due() else None
+
+
+def _nothing() -> None:
+    return None
 
 
 class Begun:

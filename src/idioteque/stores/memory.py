@@ -23,6 +23,7 @@ from idioteque.store import (
     Path,
     ReleaseKind,
     RunRecord,
+    Scheduled,
     Status,
     Unknown,
 )
@@ -93,6 +94,14 @@ class MemoryStore:
                 return Gone()
             step = stored.steps.setdefault(path, StepRow(path))
             return ledger.fail(stored.run, step, lease.token, attempts, due_at_ms, error, now_ms)
+
+    async def schedule(self, lease: Lease, path: Path, due_at_ms: int) -> Scheduled:
+        with self._lock:
+            stored = self._runs.get(lease.run_id)
+            if stored is None:
+                return Gone()
+            step = stored.steps.setdefault(path, StepRow(path))
+            return ledger.schedule(stored.run, step, lease.token, due_at_ms)
 
     async def release(
         self, lease: Lease, kind: ReleaseKind, *, due_at_ms: int = 0, error: str | None = None

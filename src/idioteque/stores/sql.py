@@ -17,6 +17,7 @@ from idioteque.store import (
     Claim,
     Claimed,
     Committed,
+    Due,
     Failed,
     Gone,
     Lease,
@@ -26,6 +27,7 @@ from idioteque.store import (
     Path,
     ReleaseKind,
     RunRecord,
+    Scheduled,
     Status,
     Unknown,
     path_of,
@@ -169,6 +171,19 @@ class SqlStore:
             if not isinstance(answer, Gone):
                 _save_step(tx, run.run_id, step)
                 _save_run(tx, run)
+            return answer
+
+        return await self._write(operation)
+
+    async def schedule(self, lease: Lease, path: Path, due_at_ms: int) -> Scheduled:
+        def operation(tx: Transaction) -> Scheduled:
+            run = _load_run(tx, lease.run_id)
+            if run is None:
+                return Gone()
+            step = _load_step(tx, lease.run_id, path)
+            answer = ledger.schedule(run, step, lease.token, due_at_ms)
+            if isinstance(answer, Due):
+                _save_step(tx, run.run_id, step)
             return answer
 
         return await self._write(operation)

@@ -577,7 +577,19 @@ def body_retry(rig: Rig) -> Callable[[Order, Context], Awaitable[Any]]:
     return f
 
 
-PROGRAMS: list[Program] = [sequence, parallel, chains, nested, caught, flaky, body_retry]
+def sleepy(rig: Rig) -> Callable[[Order, Context], Awaitable[Any]]:
+    async def f(event: Order, ctx: Context) -> list[str]:
+        async def branch() -> str:
+            await ctx.sleep("long", "1h")
+            return await ctx.execute("b", rig.effect, "b")
+
+        first = await ctx.execute("a", rig.effect, "a")
+        return [first, *await asyncio.gather(branch(), ctx.execute("c", rig.effect, "c"))]
+
+    return f
+
+
+PROGRAMS: list[Program] = [sequence, parallel, chains, nested, caught, flaky, body_retry, sleepy]
 
 
 async def outcome_without_faults(program: Program, store: str) -> tuple[Any, int, dict[str, int]]:
