@@ -17,15 +17,17 @@ from idioteque.errors import (
     RetryAfter,
     RunCancelled,
     RunFailed,
+    RunUnknown,
     SignatureError,
     StepFailed,
     StepInterrupted,
 )
+from idioteque.function import Published, RunFailure
 from idioteque.mount import Mount
 from idioteque.retry import Retry
-from idioteque.runs import Run, RunPage, Step
+from idioteque.runs import Run, RunPage, Step, Why
 from idioteque.transport import HttpRequest, HttpResponse
-from idioteque.worker import Published, Worker
+from idioteque.worker import Worker
 
 __all__ = [
     "BatchDispatchError",
@@ -50,10 +52,13 @@ __all__ = [
     "Run",
     "RunCancelled",
     "RunFailed",
+    "RunFailure",
     "RunPage",
+    "RunUnknown",
     "SignatureError",
     "Step",
     "StepFailed",
     "StepInterrupted",
+    "Why",
     "Worker",
 ]

@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, overload
 from idioteque.clock import Clock
 from idioteque.durations import Duration, seconds
 from idioteque.errors import InvalidValue
+from idioteque.function import Published
 from idioteque.retry import Retry
 
 P = ParamSpec("P")
@@ -35,6 +36,8 @@ class Steps(Protocol):
     ) -> Any: ...
 
     async def sleep(self, key: str, due_at_ms: int) -> None: ...
+
+    async def publish(self, key: str, event: object) -> Published: ...
 
     @property
     def idempotency_key(self) -> str: ...
@@ -132,6 +135,13 @@ class Context:
         if when.tzinfo is None:
             raise InvalidValue(f"when {when!r} needs a time zone")
         await self._steps.sleep(key, math.ceil(when.timestamp() * 1000))
+
+    async def publish(self, key: str, event: object) -> Published:
+        """Publish an event as a step: it is one event, however often the step has to run.
+
+        Raise `EventRejected` when it does not fit the schema.
+        """
+        return await self._steps.publish(key, event)
 
     @property
     def idempotency_key(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,10 @@ from idioteque.ids import derived_id, is_id
 WIRE_VERSION = 1
 MARK = "idioteque"
 MESSAGE_ID_LENGTH_MAX = 256
+REASON_BYTES_MAX = 500
+CALLBACK_HEADER = "Idioteque-Callback"
+"""Forwarded with the messages that the transport sends on its own; its value says which kind they are."""
+FAILURE_CALLBACK = "failure"
 RETRY_HORIZON_S = 30 * 86_400.0
 """How long after it was due a message may still arrive: every retry and a stay in the dead letter queue."""
 
@@ -42,6 +47,7 @@ class RunEnvelope:
     `hop` counts the messages that this one stands in for, one after the other; `not_after_ms` is when nobody can be
     waiting any more. `instead_of` is the message, with the times it was tried before, that met a lease and is looked
     after by this one: should that lease be its own, left behind by a process that died, this one may take it over.
+    `epoch` counts how often the run was opened again.
     """
 
     event_id: str
@@ -51,6 +57,7 @@ class RunEnvelope:
     retries: int | None = None
     hop: int = 0
     instead_of: tuple[str, int] | None = None
+    epoch: int = 0
 
     def encode(self) -> bytes:
         head: dict[str, Any] = {
@@ -62,6 +69,8 @@ class RunEnvelope:
         }
         if self.hop:
             head["hop"] = self.hop
+        if self.epoch:
+            head["epoch"] = self.epoch
         if self.instead_of is not None:
             head["instead_of"] = self.instead_of
         return _encode(head, retries=self.retries, event=self.event)
@@ -92,6 +101,29 @@ def decode(body: bytes, message_id: str) -> Envelope:
         raise EventRejected(f"the envelope is incomplete: {error}") from None
 
 
+@dataclass(frozen=True, slots=True)
+class FailureCallback:
+    """A message that the transport gave up: its body, its id, and what the last attempt brought, in one line."""
+
+    body: bytes
+    message_id: str
+    reason: str
+
+
+def read_failure_callback(body: bytes) -> FailureCallback:
+    """Read what QStash posts to a failure callback; raise `EventRejected` for anything else."""
+    try:
+        document: object = json.loads(body)
+        fields = cast(dict[str, Any], document) if isinstance(document, dict) else {}
+        message_id, status = str(fields["sourceMessageId"]), fields.get("status") or "no answer"
+        answer = base64.b64decode(fields.get("body") or "", validate=True)[:REASON_BYTES_MAX].decode(errors="replace")
+        source = base64.b64decode(fields.get("sourceBody") or "", validate=True)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise EventRejected(f"the body is no failure callback: {error}") from None
+    entry = f"; dead letter {fields['dlqId']}" if fields.get("dlqId") else ""
+    return FailureCallback(source, message_id, f"{status}: {' '.join(answer.split())}{entry}")
+
+
 def _ours(fields: dict[str, Any]) -> Envelope:
     version = fields[MARK]
     if version != WIRE_VERSION:
@@ -110,12 +142,14 @@ def _ours(fields: dict[str, Any]) -> Envelope:
         return EventEnvelope(event_id, event, retries)
     if fields["kind"] != "run":
         raise NewerVersion(f"the envelope's kind is {fields['kind']!r}, which this release does not know")
-    function_id, not_after_ms, hop = fields["function_id"], fields["not_after_ms"], fields.get("hop", 0)
+    function_id, not_after_ms = fields["function_id"], fields["not_after_ms"]
+    hop, epoch = fields.get("hop", 0), fields.get("epoch", 0)
     if not isinstance(function_id, str) or not is_id(function_id):
         raise EventRejected(f"the function id {str(function_id)[:140]!r} must match [A-Za-z0-9_.-]{{1,128}}")
-    if not (_is_count(not_after_ms) and _is_count(hop)):
-        raise EventRejected("not_after_ms and hop must be whole numbers")
-    return RunEnvelope(event_id, function_id, not_after_ms, event, retries, hop, _predecessor(fields.get("instead_of")))
+    if not all(map(_is_count, (not_after_ms, hop, epoch))):
+        raise EventRejected("not_after_ms, hop and epoch must be whole numbers")
+    instead_of = _predecessor(fields.get("instead_of"))
+    return RunEnvelope(event_id, function_id, not_after_ms, event, retries, hop, instead_of, epoch)
 
 
 def _predecessor(value: object) -> tuple[str, int] | None:

@@ -10,7 +10,7 @@ from idioteque.errors import ConfigurationError
 from idioteque.events import Trigger
 from idioteque.ids import derived_id, is_id
 from idioteque.retry import Retry
-from idioteque.values import ANY, Codec
+from idioteque.values import ANY, Codec, codec_of
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
 """`async def handler(event, ctx)`; what it returns is the result of the run."""
@@ -25,6 +25,7 @@ class Function:
     handler: Handler
     retry: Retry = field(default_factory=Retry)
     codec: Codec = ANY
+    on_failure: Handler | None = None
 
     def __post_init__(self) -> None:
         if not is_id(self.id):
@@ -33,6 +34,44 @@ class Function:
     def run_id(self, event_id: str) -> str:
         """Return the id of this function's run for an event."""
         return run_id(event_id, self.id)
+
+
+FAILURE_SUFFIX = ".on-failure"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFailure:
+    """What a failure handler is given: the event and the run that failed, and its `error` as `Type: message`."""
+
+    event: Any
+    event_id: str
+    run_id: str
+    function_id: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What `publish` returns: the event's id, and the id of the message that carries it."""
+
+    event_id: str
+    message_id: str
+
+    def run_id(self, function_id: str) -> str:
+        """Return the id of the run that this event starts of a function; it can be asked for before it exists."""
+        return run_id(self.event_id, function_id)
+
+
+def failure_handler(function: Function) -> Function | None:
+    """Return the function that runs when another one's run has failed: a durable function like any other."""
+    if function.on_failure is None:
+        return None
+    codec = codec_of(function.on_failure)
+    return Function(function.id + FAILURE_SUFFIX, Trigger(_never), function.on_failure, codec=codec)
+
+
+def _never(_: object) -> bool:
+    return False
 
 
 def run_id(event_id: str, function_id: str) -> str:

@@ -34,6 +34,7 @@ from idioteque.store import (
     Started,
     Status,
     StepRecord,
+    Trouble,
     Unfinished,
     Waiting,
     Won,
@@ -56,6 +57,8 @@ class RunRow:
     strikes: int = 0
     due_at_ms: int = 0
     last_error: str | None = None
+    epoch: int = 0
+    trouble: str | None = None
     seq: int = 0
     tokens: int = 0
     token: int = 0  # 0: nobody holds the lease
@@ -104,6 +107,7 @@ def claim(run: RunRow, request: Claim, now_ms: int) -> Finished | Busy | Waiting
     run.lease_until_ms, run.alive_at_ms = now_ms + request.lease_ms, now_ms
     run.strikes += 1
     run.status = "running"
+    run.trouble = None
     return None
 
 
@@ -200,6 +204,35 @@ def release(run: RunRow, token: int, kind: ReleaseKind, due_at_ms: int, error: s
     return run.attempts
 
 
+def cancel(run: RunRow, now_ms: int) -> Status:
+    """End a run without an outcome, unless it has ended; its holder hears of it at its next call."""
+    if run.status in ("running", "waiting"):
+        run.status, run.finished_at_ms, run.token = "cancelled", now_ms, 0
+    return run.status
+
+
+def reopen(run: RunRow, steps: Iterable[StepRow]) -> list[StepRow] | None:
+    """Let a failed or cancelled run go on; return the steps that changed, or None when it has not failed."""
+    if run.status not in ("failed", "cancelled"):
+        return None
+    run.status, run.outcome, run.finished_at_ms = "waiting", None, None
+    run.attempts, run.strikes, run.due_at_ms, run.token = 0, 0, 0, 0
+    run.epoch += 1
+    changed = [step for step in steps if step.outcome is None or not step.outcome.ok]
+    for step in changed:
+        is_timer = step.outcome is None and not step.attempts
+        step.outcome, step.seq, step.committed_at_ms = None, 0, None
+        step.attempts, step.strikes, step.begun = 0, 0, 0
+        step.due_at_ms = step.due_at_ms if is_timer else 0
+    return changed
+
+
+def note_trouble(run: RunRow, trouble: Trouble) -> None:
+    """Record why an unfinished run cannot go on by itself; the next claim forgets it."""
+    if run.status in ("running", "waiting"):
+        run.trouble = f"{trouble.kind} {trouble.text}"
+
+
 def renew(run: RunRow, token: int, lease_ms: int, now_ms: int) -> bool:
     """Give a sign of life; return whether the lease is held."""
     if run.status != "running" or not run.is_held_by(token):
@@ -249,6 +282,8 @@ def record(run: RunRow, event: bytes, steps: Iterable[StepRow] = ()) -> RunRecor
         created_at_ms=run.created_at_ms,
         finished_at_ms=run.finished_at_ms,
         error=run.last_error,
+        epoch=run.epoch,
+        trouble=_trouble(run.trouble),
         steps=[
             StepRecord(
                 step.path,
@@ -263,6 +298,13 @@ def record(run: RunRow, event: bytes, steps: Iterable[StepRow] = ()) -> RunRecor
             for step in ordered
         ],
     )
+
+
+def _trouble(text: str | None) -> Trouble | None:
+    if text is None:
+        return None
+    kind, _, rest = text.partition(" ")
+    return Trouble("missing_step" if kind == "missing_step" else "dead_letter", rest)
 
 
 def _seq(recorded: Recorded) -> int:

@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from idioteque.clock import Clock
-from idioteque.dispatcher import NewerVersion, decode
+from idioteque.dispatcher import (
+    CALLBACK_HEADER,
+    FAILURE_CALLBACK,
+    FailureCallback,
+    NewerVersion,
+    decode,
+    read_failure_callback,
+)
 from idioteque.engine import Answer, Delivery, Engine
 from idioteque.errors import EventRejected, SignatureError
 from idioteque.ids import nonce
@@ -74,13 +81,25 @@ class Mount:
                 _log.warning("a delivery was refused: %s", error)
                 return Answer(401, str(error))
         delivery = _delivery(request)
+        is_callback = request.header(CALLBACK_HEADER) == FAILURE_CALLBACK
         try:
+            if is_callback:
+                return await self._given_up(read_failure_callback(request.body))
             envelope = decode(request.body, delivery.message_id)
         except NewerVersion as error:
             return Answer(503, str(error))
         except EventRejected as error:
             return Answer(489, str(error), is_final=True)
         return await self.engine.deliver(envelope, delivery)
+
+    async def _given_up(self, letter: FailureCallback) -> Answer:
+        try:
+            return await self.engine.given_up(decode(letter.body, letter.message_id), letter.reason)
+        except (EventRejected, NewerVersion) as error:
+            return Answer(200, f"nothing can be recorded of it: {error}")
+        except Exception as error:
+            _log.warning("a message that was given up could not be recorded: %s", type(error).__name__)
+            return Answer(503, "it could not be recorded")
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         await asgi.serve(scope, receive, send, self.handle, self._body_bytes_max)

@@ -6,17 +6,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from idioteque.clock import Clock
+from idioteque.dispatcher import Dispatcher
 from idioteque.durations import Duration, seconds
-from idioteque.engine import described
-from idioteque.errors import InvalidValue, RunCancelled, RunFailed
+from idioteque.engine import Outbox, describe, described
+from idioteque.errors import InvalidValue, RunCancelled, RunFailed, RunUnknown
+from idioteque.events import EventsSchema
 from idioteque.function import Function
 from idioteque.ids import checked_id
 from idioteque.store import Outcome, RunRecord, Status, StepRecord, Store
 
 PAGE_MAX = 1000
+ENDED = ("completed", "failed", "cancelled")
 FIRST_LOOK_S = 0.02
 LOOK_EVERY_S = 0.5
 
@@ -51,6 +54,15 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Why:
+    """Why a run has not ended: `cause` for programs, `text` for people, `until` when that may change, if known."""
+
+    cause: Literal["waiting_for_event", "sleeping", "retrying", "running", "throttled", "dead_letter", "missing_step"]
+    text: str
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunPage:
     """Some runs, the newest first and without their steps; `cursor` asks for the next page, None when there is none."""
 
@@ -61,8 +73,16 @@ class RunPage:
 class Runs:
     """Looks at the runs of one store."""
 
-    def __init__(self, store: Store, functions: Mapping[str, Function], clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        dispatcher: Dispatcher,
+        functions: Mapping[str, Function],
+        schema: EventsSchema,
+        clock: Clock,
+    ) -> None:
         self._store = store
+        self._outbox = Outbox(dispatcher, schema, clock)
         self._functions = functions
         self._clock = clock
 
@@ -98,13 +118,46 @@ class Runs:
         pause_s = FIRST_LOOK_S
         while True:
             record = await self._store.get(checked_id(run_id, "run id"))
-            if record is not None and record.status in ("completed", "failed", "cancelled"):
+            if record is not None and record.status in ENDED:
                 return self._value(record)
             if deadline_s is not None and self._clock.monotonic_s() + pause_s > deadline_s:
                 state = "is not known yet" if record is None else f"is {record.status}"
                 raise TimeoutError(f"run {run_id} {state} after {timeout}")
             await self._clock.sleep(pause_s)
             pause_s = min(LOOK_EVERY_S, pause_s * 1.5)
+
+    async def why(self, run_id: str) -> Why | None:
+        """Return why a run has not ended, or None when it has; raise `RunUnknown`."""
+        record = await self._store.get(checked_id(run_id, "run id"))
+        if record is None:
+            raise RunUnknown(run_id)
+        return None if record.status in ENDED else _why(record, self._clock.now_ms())
+
+    async def cancel(self, run_id: str) -> Status:
+        """End a run without a result: steps in progress end, none is started; return its status from now on.
+
+        A run that has ended stays as it is. Raise `RunUnknown`.
+        """
+        status = await self._store.cancel(checked_id(run_id, "run id"))
+        if status is None:
+            raise RunUnknown(run_id)
+        return status
+
+    async def retry(self, run_id: str) -> None:
+        """Let a run that failed or was cancelled go on from where it stopped: its steps' results stand.
+
+        For a run that has not ended, send its message again, which mends one whose message was deleted. Raise
+        `RunUnknown`, `InvalidValue` for a completed run, `DispatchError` when the message was not accepted (then call
+        it again).
+        """
+        epoch = await self._store.reopen(checked_id(run_id, "run id"))
+        record = await self._store.get(run_id)
+        if record is None:
+            raise RunUnknown(run_id)
+        if epoch is None and record.status == "completed":
+            raise InvalidValue(f"run {run_id} is completed; there is nothing to retry")
+        options: dict[str, Any] = json.loads(record.options)
+        await self._outbox.reopen(record.event_id, record.function_id, record.epoch, options.get("retries"))
 
     def _value(self, record: RunRecord) -> Any:
         if record.outcome is None:
@@ -114,6 +167,25 @@ class Runs:
             raise RunFailed(record.run_id, error["type"], error["message"])
         function = self._functions.get(record.function_id)
         return json.loads(record.outcome.payload) if function is None else function.codec.decode(record.outcome.payload)
+
+
+def _why(record: RunRecord, now_ms: int) -> Why:
+    if record.lease_until_ms > now_ms:
+        return Why("running", "a delivery is at work on it", _time(record.lease_until_ms))
+    if record.trouble is not None:
+        return Why(record.trouble.kind, record.trouble.text)
+    if record.due_at_ms > now_ms:
+        text = f"the function failed {record.attempts} times, last with {record.error}"
+        return Why("retrying", text, _time(record.due_at_ms))
+    pending = [step for step in record.steps if step.outcome is None and step.due_at_ms > now_ms]
+    if pending:
+        step = min(pending, key=lambda step: step.due_at_ms)
+        key = "/".join(step.path)
+        if step.attempts:
+            text = f"step {key!r} failed {step.attempts} times, last with {step.error}"
+            return Why("retrying", text, _time(step.due_at_ms))
+        return Why("sleeping", f"in {key!r}", _time(step.due_at_ms))
+    return Why("running", "its message is on its way; if a process died with it, it comes again")
 
 
 def _run(record: RunRecord) -> Run:
@@ -147,8 +219,7 @@ def _result(outcome: Outcome | None) -> Any:
 def _error(outcome: Outcome | None) -> str | None:
     if outcome is None or outcome.ok:
         return None
-    error = described(outcome.payload)
-    return f"{error['type']}: {error['message']}" if error["message"] else str(error["type"])
+    return describe(outcome.payload)
 
 
 def _time(at_ms: int) -> datetime:

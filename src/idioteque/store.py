@@ -22,6 +22,7 @@ KEY_LENGTH_MAX = 512
 MAX_STRIKES = 3
 TAKEOVER_AFTER_MS = 1500
 
+TroubleKind = Literal["dead_letter", "missing_step"]
 Status = Literal["running", "waiting", "completed", "failed", "cancelled"]
 
 
@@ -201,6 +202,14 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a run cannot go on by itself: `dead_letter` (its message was given up) or `missing_step`."""
+
+    kind: TroubleKind
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class StepRecord:
     """A step as stored; times in milliseconds since the epoch, `outcome` None while it has none."""
 
@@ -232,6 +241,8 @@ class RunRecord:
     created_at_ms: int
     finished_at_ms: int | None
     error: str | None
+    epoch: int = 0
+    trouble: Trouble | None = None
     steps: Sequence[StepRecord] = ()
 
 
@@ -272,6 +283,21 @@ class Store(Protocol):
 
     async def renew(self, leases: Sequence[Lease], lease_ms: int) -> Sequence[bool]:
         """Give a sign of life for each lease; return for each whether it is still held."""
+        ...
+
+    async def trouble(self, run_id: str, trouble: Trouble, new: NewRun | None = None) -> None:
+        """Record why an unfinished run cannot go on by itself; create the run if it is new and `new` says with what."""
+        ...
+
+    async def cancel(self, run_id: str) -> Status | None:
+        """End a run without an outcome, unless it has ended; return its status from now on, or None: no such run."""
+        ...
+
+    async def reopen(self, run_id: str) -> int | None:
+        """Let a failed or cancelled run go on: forget its own outcome and its steps' failures, keep their results.
+
+        Return how often it was opened, or None when there is no such run, or it has not failed.
+        """
         ...
 
     async def get(self, run_id: str) -> RunRecord | None:

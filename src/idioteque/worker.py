@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -15,7 +14,7 @@ from idioteque.durations import Duration, seconds
 from idioteque.engine import Engine
 from idioteque.errors import ConfigurationError, InvalidValue
 from idioteque.events import EventsSchema, On, Trigger
-from idioteque.function import Function, run_id
+from idioteque.function import Function, Handler, Published
 from idioteque.ids import derived_id, is_id, new_id
 from idioteque.mount import Mount, Verifier
 from idioteque.retry import Retry
@@ -24,20 +23,10 @@ from idioteque.store import Store
 from idioteque.stores import open_store
 from idioteque.values import NotSerializable, codec_of
 
+FUNCTION_ID_LENGTH_MAX = 100  # what is derived from it must be an id as well
+
 E_ = TypeVar("E_")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """What `publish` returns: the event's id, and the id of the message that carries it."""
-
-    event_id: str
-    message_id: str
-
-    def run_id(self, function_id: str) -> str:
-        """Return the id of the run that this event starts of a function; it can be asked for before it exists."""
-        return run_id(self.event_id, function_id)
 
 
 class DurableFunction(Function, Generic[E_, R]):
@@ -74,15 +63,17 @@ class Worker:
         *,
         on: On,
         retry: Retry | None = None,
+        on_failure: Handler | None = None,
     ) -> Callable[[Callable[[E_, Context], Coroutine[Any, Any, R]]], DurableFunction[E_, R]]:
         """Declare the decorated `async def handler(event, ctx)` as a durable function.
 
         `id` names it for good: runs are stored under it. `on` is a type name, an event class, a list of either, or a
         predicate of the event. `retry` governs the function's own exceptions; an uncaught `StepFailed` ends the run.
+        `on_failure`, an `async def handler(failure, ctx)`, is run when the run has failed, as a durable run of its own.
         """
 
         def declare(handler: Callable[[E_, Context], Coroutine[Any, Any, R]]) -> DurableFunction[E_, R]:
-            return self.create_function(id, on, handler, retry=retry)
+            return self.create_function(id, on, handler, retry=retry, on_failure=on_failure)
 
         return declare
 
@@ -93,19 +84,22 @@ class Worker:
         handler: Callable[[E_, Context], Coroutine[Any, Any, R]],
         *,
         retry: Retry | None = None,
+        on_failure: Handler | None = None,
     ) -> DurableFunction[E_, R]:
         """Declare a function without a decorator; see `function`."""
         if id in self._functions:
             raise ConfigurationError(f"there is a function {id!r} already; every function needs an id of its own")
-        if not is_async(handler):
+        if not is_async(handler) or (on_failure is not None and not is_async(on_failure)):
             raise ConfigurationError(f"function {id!r} must be an `async def`; plain callables go into its steps")
+        if len(id) > FUNCTION_ID_LENGTH_MAX:
+            raise ConfigurationError(f"function id {id!r} is longer than {FUNCTION_ID_LENGTH_MAX} characters")
         trigger = Trigger(on)
         trigger.check_against(self.schema, id)
         try:
             codec = codec_of(handler)
         except NotSerializable as error:
             raise ConfigurationError(f"function {id!r}: {error}") from error
-        function: DurableFunction[E_, R] = DurableFunction(id, trigger, handler, retry or Retry(), codec)
+        function: DurableFunction[E_, R] = DurableFunction(id, trigger, handler, retry or Retry(), codec, on_failure)
         self._functions[id] = function
         return function
 
@@ -189,7 +183,7 @@ class Worker:
     @property
     def runs(self) -> Runs:
         """The runs in this worker's store."""
-        return Runs(self.store, self._functions, self.clock)
+        return Runs(self.store, self.dispatcher, self._functions, self.schema, self.clock)
 
     @property
     def options(self) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from typing import Literal, cast
 from urllib.parse import parse_qsl, urlsplit
 
 from idioteque.clock import Clock, SystemClock
-from idioteque.dispatcher import Outgoing
+from idioteque.dispatcher import CALLBACK_HEADER, FAILURE_CALLBACK, Outgoing
 from idioteque.durations import Duration, seconds
 from idioteque.environment import account_from
 from idioteque.errors import BatchDispatchError, ConfigurationError, DispatchError, TransportError
@@ -149,6 +149,8 @@ class QStashDispatcher:
             ("Upstash-Retries", str(retries)),
             ("Upstash-Retry-Delay", self._retry_delay),
             ("Upstash-Deduplication-Id", message.deduplication_id),
+            ("Upstash-Failure-Callback", self.mount_url),
+            (f"Upstash-Failure-Callback-Forward-{CALLBACK_HEADER}", FAILURE_CALLBACK),
         ]
         if message.delay_s > 0:
             options.append(("Upstash-Delay", f"{math.ceil(message.delay_s)}s"))

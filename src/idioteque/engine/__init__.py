@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from idioteque.engine.deliver import Answer, Delivery, Engine
-from idioteque.engine.failures import described
+from idioteque.engine.failures import describe, described
+from idioteque.engine.outbox import Outbox
 
-__all__ = ["Answer", "Delivery", "Engine", "described"]
+__all__ = ["Answer", "Delivery", "Engine", "Outbox", "describe", "described"]

@@ -41,6 +41,12 @@ def described(payload: bytes) -> dict[str, Any]:
     return document
 
 
+def describe(payload: bytes) -> str:
+    """Return a recorded failure as `Type: message`."""
+    error = described(payload)
+    return f"{error['type']}: {error['message']}" if error["message"] else str(error["type"])
+
+
 def raised(key: str, payload: bytes) -> StepFailed:
     """Return the exception that a recorded failure is raised as."""
     document = described(payload)

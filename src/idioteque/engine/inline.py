@@ -17,8 +17,10 @@ from idioteque.context import StepOptions
 from idioteque.engine.endings import Ending, Faulted, LeaseLost, PassOver, Postponed, Raised, Returned, Suspended
 from idioteque.engine.failures import raised
 from idioteque.engine.history import History
+from idioteque.engine.outbox import Outbox
 from idioteque.engine.step import MISSING, Scope, Sleep, Step, current
 from idioteque.errors import DuplicateStepKey, InvalidValue
+from idioteque.function import Published
 from idioteque.ids import derived_id
 from idioteque.store import (
     BODY,
@@ -45,13 +47,16 @@ class InlinePass:
     `careful` runs one step at a time and records each start first, so that a step that kills its process is found out.
     """
 
-    def __init__(self, run_id: str, started: Started, store: Store, clock: Clock, *, careful: bool = False) -> None:
+    def __init__(
+        self, run_id: str, started: Started, store: Store, clock: Clock, outbox: Outbox, *, careful: bool = False
+    ) -> None:
         self.lease = Lease(run_id, started.token)
         self.store = store
         self.clock = clock
         self.turn = asyncio.Lock() if careful else None
         self.unfinished = dict(started.unfinished)
         self.postponed: dict[Path, Postponed] = {}
+        self._outbox = outbox
         self._function_id = started.function_id
         self._history = History(started.outcomes)
         self._root = Scope(self, BODY)
@@ -141,6 +146,12 @@ class InlinePass:
         if self.is_over:
             raise PassOver("this pass over the function has ended")
         await self._outcome(Sleep(self, self._register(key), due_at_ms))
+
+    async def publish(self, key: str, event: object) -> Published:
+        encoded = self._outbox.encode(event)
+        event_id = derived_id("evt", self.lease.run_id, *self._scope().path, key)
+        published: Published = await self.execute(key, self._outbox.publish, (event_id, encoded), {}, StepOptions())
+        return published
 
     @property
     def idempotency_key(self) -> str:

@@ -19,12 +19,14 @@ from idioteque.store import (
     Gone,
     Lease,
     Lost,
+    NewRun,
     Outcome,
     Path,
     ReleaseKind,
     RunRecord,
     Scheduled,
     Status,
+    Trouble,
     Unknown,
 )
 
@@ -46,6 +48,8 @@ class MemoryStore:
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
         self._runs: dict[str, _Stored] = {}
+        self._events: dict[str, bytes] = {}
+        self._events: dict[str, bytes] = {}
         self._lock = threading.Lock()
 
     async def claim(self, claim: Claim) -> Claimed:
@@ -55,9 +59,7 @@ class MemoryStore:
             if stored is None:
                 if claim.new is None:
                     return Unknown()
-                new = claim.new
-                run = RunRow(claim.run_id, new.event_id, new.function_id, new.options, now_ms)
-                stored = self._runs[claim.run_id] = _Stored(run, new.event)
+                stored = self._create(claim.run_id, claim.new)
             refused = ledger.claim(stored.run, claim, now_ms)
             if refused is not None:
                 return refused
@@ -82,9 +84,12 @@ class MemoryStore:
             stored = self._runs.get(lease.run_id)
             if stored is None:
                 return Gone()
-            step = stored.steps.setdefault(path, StepRow(path))
+            step = stored.step(path)
             around = [stored.steps[path[:n]] for n in range(1, len(path)) if path[:n] in stored.steps]
-            return ledger.begin(stored.run, step, around, lease.token, at_most_once)
+            answer = ledger.begin(stored.run, step, around, lease.token, at_most_once)
+            if not isinstance(answer, Gone):
+                stored.steps[path] = step
+            return answer
 
     async def fail(self, lease: Lease, path: Path, attempts: int, due_at_ms: int, error: str) -> Failed:
         now_ms = self._clock.now_ms()
@@ -92,8 +97,11 @@ class MemoryStore:
             stored = self._runs.get(lease.run_id)
             if stored is None:
                 return Gone()
-            step = stored.steps.setdefault(path, StepRow(path))
-            return ledger.fail(stored.run, step, lease.token, attempts, due_at_ms, error, now_ms)
+            step = stored.step(path)
+            answer = ledger.fail(stored.run, step, lease.token, attempts, due_at_ms, error, now_ms)
+            if not isinstance(answer, Gone):
+                stored.steps[path] = step
+            return answer
 
     async def schedule(self, lease: Lease, path: Path, due_at_ms: int) -> Scheduled:
         with self._lock:
@@ -117,6 +125,29 @@ class MemoryStore:
                 lease.run_id in self._runs and ledger.renew(self._runs[lease.run_id].run, lease.token, lease_ms, now_ms)
                 for lease in leases
             ]
+
+    async def trouble(self, run_id: str, trouble: Trouble, new: NewRun | None = None) -> None:
+        with self._lock:
+            stored = self._runs.get(run_id) or (None if new is None else self._create(run_id, new))
+            if stored is not None:
+                ledger.note_trouble(stored.run, trouble)
+
+    async def cancel(self, run_id: str) -> Status | None:
+        with self._lock:
+            stored = self._runs.get(run_id)
+            return None if stored is None else ledger.cancel(stored.run, self._clock.now_ms())
+
+    async def reopen(self, run_id: str) -> int | None:
+        with self._lock:
+            stored = self._runs.get(run_id)
+            if stored is None or ledger.reopen(stored.run, stored.steps.values()) is None:
+                return None
+            return stored.run.epoch
+
+    def _create(self, run_id: str, new: NewRun) -> _Stored:
+        run = RunRow(run_id, new.event_id, new.function_id, new.options, self._clock.now_ms())
+        stored = self._runs[run_id] = _Stored(run, self._events.setdefault(new.event_id, new.event))
+        return stored
 
     async def get(self, run_id: str) -> RunRecord | None:
         with self._lock:

@@ -29,6 +29,7 @@ from idioteque.store import (
     RunRecord,
     Scheduled,
     Status,
+    Trouble,
     Unknown,
     path_of,
     path_text,
@@ -38,7 +39,8 @@ T = TypeVar("T")
 
 _RUN_COLUMNS = (
     "run_id, event_id, function_id, options, created_at_ms, status, finished_at_ms, outcome_ok, outcome, attempts,"
-    " strikes, due_at_ms, last_error, seq, tokens, token, lease_until_ms, alive_at_ms, owner, message_id, retried"
+    " strikes, due_at_ms, last_error, epoch, trouble, seq, tokens, token, lease_until_ms, alive_at_ms, owner,"
+    " message_id, retried"
 )
 _STEP_COLUMNS = "path, outcome_ok, outcome, seq, attempts, strikes, begun, due_at_ms, committed_at_ms, last_error"
 
@@ -47,8 +49,8 @@ _LOCK_RUN = f"SELECT {_RUN_COLUMNS} FROM runs WHERE run_id = :run_id"  # noqa: S
 
 # A new run; another delivery may have created it first, and then that one stands.
 _CREATE_RUN = """INSERT INTO runs (run_id, event_id, function_id, options, created_at_ms, status, attempts, strikes,
-        due_at_ms, seq, tokens, token, lease_until_ms, alive_at_ms, owner, message_id, retried)
-    VALUES (:run_id, :event_id, :function_id, :options, :now_ms, 'running', 0, 0, 0, 0, 0, 0, 0, 0, '', '', 0)
+        due_at_ms, epoch, seq, tokens, token, lease_until_ms, alive_at_ms, owner, message_id, retried)
+    VALUES (:run_id, :event_id, :function_id, :options, :now_ms, 'running', 0, 0, 0, 0, 0, 0, 0, 0, 0, '', '', 0)
     ON CONFLICT (run_id) DO NOTHING"""
 
 # The event is stored once for all functions that it starts; the first one to be stored is the event for good.
@@ -57,8 +59,9 @@ _CREATE_EVENT = "INSERT INTO run_events (event_id, event) VALUES (:event_id, :ev
 # Everything about a run that an operation may have changed.
 _SAVE_RUN = """UPDATE runs SET status = :status, finished_at_ms = :finished_at_ms, outcome_ok = :outcome_ok,
         outcome = :outcome, attempts = :attempts, strikes = :strikes, due_at_ms = :due_at_ms, last_error = :last_error,
-        seq = :seq, tokens = :tokens, token = :token, lease_until_ms = :lease_until_ms, alive_at_ms = :alive_at_ms,
-        owner = :owner, message_id = :message_id, retried = :retried
+        epoch = :epoch, trouble = :trouble, seq = :seq, tokens = :tokens, token = :token,
+        lease_until_ms = :lease_until_ms, alive_at_ms = :alive_at_ms, owner = :owner, message_id = :message_id,
+        retried = :retried
     WHERE run_id = :run_id"""
 
 _READ_EVENT = "SELECT event FROM run_events WHERE event_id = :event_id"
@@ -102,21 +105,18 @@ class SqlStore:
         now_ms = self._clock.now_ms()
 
         def operation(tx: Transaction) -> Claimed:
-            run = _load_run(tx, claim.run_id)
-            if run is None:
-                if claim.new is None:
-                    return Unknown()
+            run, steps = _load_run(tx, claim.run_id), list[StepRow]()
+            if run is not None:
+                steps = [_step_of(row) for row in tx.execute(_READ_STEPS, {"run_id": run.run_id})]
+            elif claim.new is not None:
                 run = _create(tx, claim.run_id, claim.new, now_ms)
-                steps: list[StepRow] = []
             else:
-                steps = []
+                return Unknown()
             refused = ledger.claim(run, claim, now_ms)
             _save_run(tx, run)
             if refused is not None:
                 return refused
             event = tx.execute(_READ_EVENT, {"event_id": run.event_id})[0][0]
-            if run.tokens > 1 or run.seq:
-                steps = [_step_of(row) for row in tx.execute(_READ_STEPS, {"run_id": run.run_id})]
             return ledger.started(run, event, steps)
 
         return await self._write(operation)
@@ -212,6 +212,46 @@ class SqlStore:
                 if run is not None and held[-1]:
                     _save_run(tx, run)
             return held
+
+        return await self._write(operation)
+
+    async def trouble(self, run_id: str, trouble: Trouble, new: NewRun | None = None) -> None:
+        now_ms = self._clock.now_ms()
+
+        def operation(tx: Transaction) -> None:
+            run = _load_run(tx, run_id) or (None if new is None else _create(tx, run_id, new, now_ms))
+            if run is not None:
+                ledger.note_trouble(run, trouble)
+                _save_run(tx, run)
+
+        await self._write(operation)
+
+    async def cancel(self, run_id: str) -> Status | None:
+        now_ms = self._clock.now_ms()
+
+        def operation(tx: Transaction) -> Status | None:
+            run = _load_run(tx, run_id)
+            if run is None:
+                return None
+            status = ledger.cancel(run, now_ms)
+            _save_run(tx, run)
+            return status
+
+        return await self._write(operation)
+
+    async def reopen(self, run_id: str) -> int | None:
+        def operation(tx: Transaction) -> int | None:
+            run = _load_run(tx, run_id)
+            if run is None:
+                return None
+            steps = [_step_of(row) for row in tx.execute(_READ_STEPS, {"run_id": run_id})]
+            changed = ledger.reopen(run, steps)
+            if changed is None:
+                return None
+            for step in changed:
+                _save_step(tx, run_id, step)
+            _save_run(tx, run)
+            return run.epoch
 
         return await self._write(operation)
 
@@ -314,6 +354,8 @@ def _save_run(tx: Transaction, run: RunRow) -> None:
             "strikes": run.strikes,
             "due_at_ms": run.due_at_ms,
             "last_error": run.last_error,
+            "epoch": run.epoch,
+            "trouble": run.trouble,
             "seq": run.seq,
             "tokens": run.tokens,
             "token": run.token,

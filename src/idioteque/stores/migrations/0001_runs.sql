@@ -17,6 +17,8 @@ CREATE TABLE runs (
     strikes BIGINT NOT NULL,
     due_at_ms BIGINT NOT NULL,
     last_error TEXT,
+    epoch BIGINT NOT NULL,
+    trouble TEXT,
     seq BIGINT NOT NULL,
     tokens BIGINT NOT NULL,
     token BIGINT NOT NULL,

@@ -1,0 +1,106 @@
+"""The messages that the engine sends; their ids name their cause, so that repetitions are swallowed, news never."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from idioteque.clock import Clock
+from idioteque.dispatcher import RETRY_HORIZON_S, Dispatcher, EventEnvelope, Outgoing, RunEnvelope
+from idioteque.engine.endings import Postponed
+from idioteque.events import EventsSchema
+from idioteque.function import Published, run_id
+from idioteque.ids import derived_id, jittered
+from idioteque.store import Busy, path_text
+
+CHECK_BACK_SPREAD = 0.1
+MESSAGE_DELAY_MAX_S = 6 * 86_400.0
+"""A longer wait is a chain of messages: some plans of the hosted service accept a delay of seven days at most."""
+
+
+class Outbox:
+    """Sends what deliveries leave behind; every method returns once the transport has accepted it."""
+
+    def __init__(self, dispatcher: Dispatcher, schema: EventsSchema, clock: Clock) -> None:
+        self._dispatcher = dispatcher
+        self._schema = schema
+        self._clock = clock
+
+    def encode(self, event: object) -> bytes:
+        """Return the JSON of an event; raise `EventRejected` when it does not fit the schema."""
+        return self._schema.encode(event)
+
+    async def publish(self, event_id: str, event: bytes) -> Published:
+        """Send an event under an id that the sender derived from itself."""
+        body = EventEnvelope(event_id, event).encode()
+        sent = await self._dispatcher.send([Outgoing(body, derived_id("dd", "event", event_id))])
+        return Published(event_id, sent[0])
+
+    def first(self, function_id: str, envelope: EventEnvelope) -> RunEnvelope:
+        """Return the first message of a run, which carries the event."""
+        not_after_ms = self._not_after_ms(0)
+        return RunEnvelope(envelope.event_id, function_id, not_after_ms, envelope.event, retries=envelope.retries)
+
+    async def start(self, runs: Sequence[RunEnvelope]) -> None:
+        """Send the first messages of runs, all or none."""
+        await self._dispatcher.send([_outgoing(run, 0.0, "start") for run in runs])
+
+    async def retry(self, envelope: RunEnvelope, attempts: int, delay_ms: int) -> None:
+        """Have the function tried again after a while."""
+        await self._dispatcher.send([self._again(envelope, "", attempts, delay_ms)])
+
+    async def postpone(self, envelope: RunEnvelope, postponed: Sequence[Postponed]) -> None:
+        """Have steps tried again when they are due."""
+        now_ms = self._clock.now_ms()
+        await self._dispatcher.send(
+            [self._again(envelope, path_text(p.path), p.attempts, max(0, p.due_at_ms - now_ms)) for p in postponed]
+        )
+
+    async def look_again(self, envelope: RunEnvelope, busy: Busy, instead_of: tuple[str, int]) -> None:
+        """Have a message look again instead of this one, which met a lease.
+
+        Soon at first, since that delivery may have died or may end without an answer that anybody hears, and at the
+        latest when its lease ends.
+        """
+        delay_s = jittered(min(busy.remaining_ms / 1000, 2.0 ** min(envelope.hop, 10)), CHECK_BACK_SPREAD)
+        again = self._following(envelope, delay_s, instead_of=envelope.instead_of or instead_of)
+        await self._dispatcher.send([_outgoing(again, delay_s, "check-back", str(busy.token), str(envelope.hop))])
+
+    async def reopen(self, event_id: str, function_id: str, epoch: int, retries: int | None) -> None:
+        """Have a run that failed go on."""
+        envelope = RunEnvelope(event_id, function_id, self._not_after_ms(0), retries=retries, epoch=epoch)
+        await self._dispatcher.send([_outgoing(envelope, 0.0, "reopen")])
+
+    async def fail(self, run: str, handler_id: str, failure: bytes, epoch: int) -> None:
+        """Start the failure handler of a run that failed: a run of its own, whose event is the failure."""
+        event_id = f"{run}.{epoch}" if epoch else run
+        await self.start([RunEnvelope(event_id, handler_id, self._not_after_ms(0), failure)])
+
+    def _again(self, envelope: RunEnvelope, path: str, attempts: int, delay_ms: int) -> Outgoing:
+        """Make the message of the next attempt.
+
+        Its id names the failure, so that a delivery which is repeated sends it once, and the hop of the message being
+        delivered, so that a retry which arrives before its time (clocks differ) is not taken for a duplicate of itself.
+        """
+        delay_s = min(delay_ms / 1000, MESSAGE_DELAY_MAX_S)
+        again = self._following(envelope, delay_s, instead_of=None)
+        return _outgoing(again, delay_s, "retry", path, str(attempts), str(envelope.hop))
+
+    def _following(self, envelope: RunEnvelope, delay_s: float, instead_of: tuple[str, int] | None) -> RunEnvelope:
+        return replace(
+            envelope,
+            event=None,
+            not_after_ms=self._not_after_ms(delay_s),
+            hop=envelope.hop + 1,
+            instead_of=instead_of,
+        )
+
+    def _not_after_ms(self, delay_s: float) -> int:
+        return self._clock.now_ms() + math.ceil((delay_s + RETRY_HORIZON_S) * 1000)
+
+
+def _outgoing(envelope: RunEnvelope, delay_s: float, kind: str, *cause: str) -> Outgoing:
+    run = run_id(envelope.event_id, envelope.function_id)
+    deduplication_id = derived_id("dd", kind, run, str(envelope.epoch), *cause)
+    return Outgoing(envelope.encode(), deduplication_id, delay_s=delay_s, retries=envelope.retries)
