@@ -49,7 +49,6 @@ class MemoryStore:
         self._clock = clock or SystemClock()
         self._runs: dict[str, _Stored] = {}
         self._events: dict[str, bytes] = {}
-        self._events: dict[str, bytes] = {}
         self._lock = threading.Lock()
 
     async def claim(self, claim: Claim) -> Claimed:

@@ -105,19 +105,19 @@ class SqlStore:
         now_ms = self._clock.now_ms()
 
         def operation(tx: Transaction) -> Claimed:
-            run, steps = _load_run(tx, claim.run_id), list[StepRow]()
-            if run is not None:
-                steps = [_step_of(row) for row in tx.execute(_READ_STEPS, {"run_id": run.run_id})]
-            elif claim.new is not None:
+            run = _load_run(tx, claim.run_id)
+            is_new = run is None
+            if run is None:
+                if claim.new is None:
+                    return Unknown()
                 run = _create(tx, claim.run_id, claim.new, now_ms)
-            else:
-                return Unknown()
             refused = ledger.claim(run, claim, now_ms)
             _save_run(tx, run)
             if refused is not None:
                 return refused
             event = tx.execute(_READ_EVENT, {"event_id": run.event_id})[0][0]
-            return ledger.started(run, event, steps)
+            rows = [] if is_new else tx.execute(_READ_STEPS, {"run_id": run.run_id})
+            return ledger.started(run, event, [_step_of(row) for row in rows])
 
         return await self._write(operation)
 
