@@ -34,7 +34,7 @@ class ServerConfig:
     # How messages are retried
     retries_default: int = 3
     retries_max: int = 1000
-    delay_max_s: int = 10 * 366 * DAY_S
+    delay_max_s: int = 366 * DAY_S
     deduplication_window_s: int = 600
 
     # How messages are delivered
@@ -52,8 +52,13 @@ class ServerConfig:
     # How long things are kept
     delivered_readable_s: int = 600  # a delivered message can still be read for so long
     log_retention_s: int = 3 * DAY_S
-    dead_letter_retention_s: int = 7 * DAY_S
+    log_messages_max: int = 1_000_000  # of messages that have ended; the oldest go first
+    dead_letter_retention_s: int = 30 * DAY_S
+    dead_letter_warning_s: int = 3 * DAY_S  # the operator is warned so long before dead letters are deleted
     housekeeping_every_s: float = 60.0
+
+    # What one operation does
+    cancel_honours_count: bool = True  # False: a bulk cancel takes every match, as the hosted service does since 2026
 
     @property
     def renew_every_s(self) -> float:

@@ -33,6 +33,7 @@ class Options:
     callback: Callback | None = None
     failure_callback: Callback | None = None
     labels: tuple[str, ...] = ()
+    redact: tuple[str, ...] = ()  # what the API never shows: `body`, `header` (all of them), `header[x-name]`
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +153,12 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """How much of a list is wanted: `cursor` is where the one before ended, or None for the beginning."""
+    """How much of a list is wanted: `cursor` is where the one before ended, or None for the beginning.
+
+    `has_count` tells whether the count was asked for.
+    """
 
     count: int = 100
     cursor: str | None = None
     earliest_first: bool = False
+    has_count: bool = False

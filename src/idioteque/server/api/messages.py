@@ -9,10 +9,9 @@ from starlette.routing import Route
 from idioteque.server.api.services import reply, selection_of, services_of
 from idioteque.server.core.operations import only_ids
 from idioteque.server.errors import NotFound
+from idioteque.server.model import Page
 from idioteque.server.wire.filters import MESSAGES
 from idioteque.server.wire.shapes import message_json
-
-CANCEL_MAX = 1_000_000
 
 
 async def get_message(request: Request) -> Response:
@@ -21,7 +20,7 @@ async def get_message(request: Request) -> Response:
 
 async def cancel_message(request: Request) -> Response:
     message_id = request.path_params["id"]
-    cancelled = await services_of(request).operations.cancel(only_ids([message_id]), 1)
+    cancelled = await services_of(request).operations.cancel(only_ids([message_id]), Page(1))
     if not cancelled:
         raise NotFound(f"message {message_id[:100]} not found, or it has ended")
     return reply({"cancelled": cancelled})
@@ -29,9 +28,7 @@ async def cancel_message(request: Request) -> Response:
 
 async def cancel_messages(request: Request) -> Response:
     chosen, page = await selection_of(request, MESSAGES)
-    has_count = b"count=" in request.scope["query_string"]
-    count_max = page.count if has_count else CANCEL_MAX
-    return reply({"cancelled": await services_of(request).operations.cancel(chosen, count_max)})
+    return reply({"cancelled": await services_of(request).operations.cancel(chosen, page)})
 
 
 routes = [

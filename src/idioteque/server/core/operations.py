@@ -19,6 +19,9 @@ from idioteque.server.storage.deliveries import Standing, cancel, insert_deliver
 from idioteque.server.storage.logs import insert_logs, list_logs
 from idioteque.server.storage.messages import find_message, insert_messages
 
+PENDING_MAX = 10_000_000
+BITE_MESSAGES = 500
+
 CANCEL_REQUESTED_AND_CANCELED = States.CANCEL_REQUESTED | States.CANCELED
 
 T = TypeVar("T")
@@ -41,13 +44,23 @@ class Operations:
             raise NotFound(f"message {message_id[:100]} not found")
         return found
 
-    async def cancel(self, chosen: Filter, count_max: int) -> int:
-        """Cancel pending messages; return how many."""
+    async def cancel(self, chosen: Filter, page: Page) -> int:
+        """Cancel pending messages that are chosen now, all of them unless a count was given; return how many.
+
+        They are found by a reader and cancelled in bites, so that no publish waits long.
+        """
+        counts = page.has_count and self._config.cancel_honours_count
+        count_max = page.count if counts else PENDING_MAX
+        found = await self._database.read(lambda tx: pending_ids(tx, chosen, count_max))
+        bites = [found[begin : begin + BITE_MESSAGES] for begin in range(0, len(found), BITE_MESSAGES)]
+        return sum([await self._cancel(bite) for bite in bites])
+
+    async def _cancel(self, message_ids: Sequence[str]) -> int:
         now_ms = self._clock.now_ms()
 
         def operation(tx: Transaction) -> int:
             rows: list[LogRow] = []
-            for message_id in pending_ids(tx, chosen, count_max):
+            for message_id in message_ids:
                 how = cancel(tx, message_id)
                 if how is not None:
                     states = CANCEL_REQUESTED_AND_CANCELED if how == "ended" else States.CANCEL_REQUESTED
@@ -67,27 +80,23 @@ class Operations:
 
     async def delete_dead_letters(self, chosen: Filter, page: Page) -> tuple[int, str | None]:
         """Delete a page of dead letters; return how many, and a cursor when more are left."""
-
-        def operation(tx: Transaction) -> tuple[int, str | None]:
-            letters, cursor = list_dead_letters(tx, chosen, page)
-            return len(delete_dead_letters(tx, letters)), cursor
-
-        return await self._written(operation)
+        letters, cursor = await self.dead_letters(chosen, page)
+        return len(await self._written(lambda tx: delete_dead_letters(tx, letters))), cursor
 
     async def retry_dead_letters(self, chosen: Filter, page: Page) -> tuple[list[str], str | None]:
         """Publish a page of dead letters as new messages, and remove them; return the new ids, and a cursor."""
+        letters, cursor = await self.dead_letters(chosen, page)
         now_ms = self._clock.now_ms()
 
-        def operation(tx: Transaction) -> tuple[list[Standing], str | None]:
-            letters, cursor = list_dead_letters(tx, chosen, page)
+        def operation(tx: Transaction) -> list[Standing]:
             deleted = delete_dead_letters(tx, letters)
             standings = [_again(letter.message, now_ms) for letter in deleted]
             insert_messages(tx, [standing.message for standing in standings])
             insert_deliveries(tx, standings)
             insert_logs(tx, [LogRow(standing.message.id, now_ms, States.CREATED) for standing in standings])
-            return standings, cursor
+            return standings
 
-        standings, cursor = await self._written(operation)
+        standings = await self._written(operation)
         for standing in standings:
             self._deliverer.note_due(standing.origin, now_ms)
         return [standing.message.id for standing in standings], cursor

@@ -63,6 +63,13 @@ def delete_dead_letters(tx: Transaction, letters: Sequence[DeadLetter]) -> list[
     return deleted
 
 
+def count_dead_letters_before(tx: Transaction, time_ms: int) -> int:
+    """Return how many dead letters are older."""
+    # A range of the index by time.
+    rows = tx.execute("SELECT COUNT(*) FROM dead_letters WHERE time_ms < :time_ms", {"time_ms": time_ms})
+    return int(rows[0][0])
+
+
 def delete_dead_letters_before(tx: Transaction, time_ms: int, count_max: int) -> int:
     """Delete old dead letters, and the messages that nothing refers to any more; return how many."""
     # The oldest first; a bounded bite.

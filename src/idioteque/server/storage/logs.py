@@ -63,6 +63,31 @@ def delete_logs_before(tx: Transaction, time_ms: int, count_max: int) -> int:
     return len(rows)
 
 
+def count_ended(tx: Transaction) -> int:
+    """Return how many messages have ended and are no dead letters: those are kept by a time of their own."""
+    # Each count is a walk through one index.
+    rows = tx.execute(
+        """SELECT (SELECT COUNT(*) FROM messages) - (SELECT COUNT(*) FROM deliveries)
+        - (SELECT COUNT(*) FROM dead_letters)"""
+    )
+    return int(rows[0][0])
+
+
+def delete_oldest_logs(tx: Transaction, count_max: int) -> int:
+    """Delete the oldest messages that have ended and are no dead letters, with their logs; return how many."""
+    # Ids sort by age.
+    found = tx.execute(
+        """SELECT id FROM messages m WHERE NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.message_id = m.id)
+        AND NOT EXISTS (SELECT 1 FROM dead_letters x WHERE x.message_id = m.id) ORDER BY id LIMIT :count""",
+        {"count": count_max},
+    )
+    # By the index of messages.
+    tx.execute_many("DELETE FROM logs WHERE message_id = :id", [{"id": row[0]} for row in found])
+    # Nothing refers to them now.
+    tx.execute_many("DELETE FROM messages WHERE id = :id", [{"id": row[0]} for row in found])
+    return len(found)
+
+
 def delete_orphans(tx: Transaction, message_ids: Iterable[str]) -> None:
     """Delete those of the messages that have ended and stand in no log and no dead letter."""
     # Three look-ups by index each.

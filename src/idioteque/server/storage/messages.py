@@ -30,6 +30,7 @@ class _Extras(TypedDict, total=False):
     retry_delay: str
     callback: tuple[str, list[tuple[str, str]]]
     failure_callback: tuple[str, list[tuple[str, str]]]
+    redact: list[str]
 
 
 def insert_messages(tx: Transaction, messages: Sequence[Message]) -> None:
@@ -140,6 +141,7 @@ def _extras_text(options: Options) -> str | None:
         and options.retry_delay is None
         and options.callback is None
         and options.failure_callback is None
+        and not options.redact
     ):
         return None
     extras = _Extras()
@@ -151,6 +153,8 @@ def _extras_text(options: Options) -> str | None:
         extras["callback"] = (options.callback.url, list(options.callback.headers))
     if options.failure_callback is not None:
         extras["failure_callback"] = (options.failure_callback.url, list(options.failure_callback.headers))
+    if options.redact:
+        extras["redact"] = list(options.redact)
     return json.dumps(extras, separators=(",", ":"))
 
 
@@ -164,6 +168,7 @@ def _with_extras(options: Options, extras: _Extras) -> Options:
         retry_delay=extras.get("retry_delay"),
         callback=_callback(extras.get("callback")),
         failure_callback=_callback(extras.get("failure_callback")),
+        redact=tuple(extras.get("redact", ())),
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 from urllib.parse import parse_qsl
 
 from idioteque.server.errors import BadRequest
 from idioteque.server.model import Filter, Page, States
+from idioteque.server.wire.target import TOKEN_PARAMETER
 
 FIELDS: Mapping[str, str] = {
     "url": "url",
@@ -22,6 +23,7 @@ FIELDS: Mapping[str, str] = {
     "queueName": "queue_name",
     "scheduleId": "schedule_id",
     "flowControlKey": "flow_key",
+    "source": "source",
 }
 VALUES_MAX = 1000
 LOG_COUNT_MAX = 1000
@@ -46,7 +48,7 @@ class Kind:
     earliest_first: bool
 
 
-_COMMON = _DATES | {"label", "count"} | set(FIELDS)
+_COMMON = _DATES | {"label", "count"} | (set(FIELDS) - {"source"})
 _PAGED = {"cursor", "order"}
 
 MESSAGES = Kind(frozenset(_COMMON | {"messageIds"}), "messageIds", 10**9, earliest_first=True)
@@ -60,32 +62,31 @@ DEAD_LETTERS = Kind(
 
 
 def parse_selection(kind: Kind, query: str, body: bytes = b"") -> tuple[Filter, Page]:
-    """Return what a query and, for the SDKs that send one, a JSON body select."""
+    """Return what a query and, for the SDKs that send one, a JSON body select.
+
+    Nothing at all selects everything. An empty list of ids selects nothing; any other empty value is refused.
+    """
     values: dict[str, list[str]] = {}
-    pairs = [*parse_qsl(query, keep_blank_values=True, max_num_fields=VALUES_MAX), *_pairs_of(body)]
-    for name, value in pairs:
-        if name == "qstash_token":
-            continue
+    for name, given in (*_query_values(query), *_body_values(body)):
         if name not in kind.allowed:
             raise BadRequest(f"unknown filter {name[:100]!r}; known are {', '.join(sorted(kind.allowed))}")
-        values.setdefault(name, []).append(value)
-    ids_given_empty = bool(body) and kind.ids in _lists_of(body) and kind.ids not in values
-    return _filter(kind, values, ids_given_empty), _page(kind, values)
-
-
-def _filter(kind: Kind, values: Mapping[str, Sequence[str]], ids_given_empty: bool) -> Filter:
-    for name, given in values.items():
-        if any(not value for value in given):
+        if not all(given) or not (given or name == kind.ids):
             raise BadRequest(f"filter {name} is empty; leave it out, or give it a value")
-    if kind.ids and (ids_given_empty or kind.ids in values):
-        return Filter(ids=tuple(dict.fromkeys(values.get(kind.ids, ()))))
+        values.setdefault(name, []).extend(given)
+    return _filter(kind, values), _page(kind, values)
+
+
+def _filter(kind: Kind, values: Mapping[str, Sequence[str]]) -> Filter:
+    if kind.ids in values:
+        return Filter(ids=tuple(dict.fromkeys(values[kind.ids])))
+    _source(values.get("source", ()))
     fields: dict[str, tuple[str, ...]] = {}
     for name, column in FIELDS.items():
         if name in values:
             fields[column] = (*fields.get(column, ()), *values[name])
     return Filter(
         fields=fields,
-        labels=tuple(label.strip() for value in values.get("label", ()) for label in value.split(",") if label.strip()),
+        labels=_labels(values.get("label", ())),
         from_ms=_integer("fromDate", values),
         to_ms=_integer("toDate", values),
         response_statuses=_integers("responseStatus", values.get("responseStatus", ())),
@@ -102,7 +103,14 @@ def _page(kind: Kind, values: Mapping[str, Sequence[str]]) -> Page:
     if order not in ("earliestFirst", "latestFirst"):
         raise BadRequest(f"order {order[:100]!r} must be earliestFirst or latestFirst")
     cursor = values.get("cursor", (None,))[-1]
-    return Page(min(count or 100, kind.count_max), cursor, order == "earliestFirst")
+    return Page(min(count or 100, kind.count_max), cursor, order == "earliestFirst", has_count=count is not None)
+
+
+def _labels(values: Sequence[str]) -> tuple[str, ...]:
+    labels = tuple(label.strip() for value in values for label in value.split(","))
+    if not all(labels):
+        raise BadRequest("filter label is empty; leave it out, or give it a value")
+    return labels
 
 
 def _states(values: Sequence[str]) -> States | None:
@@ -129,6 +137,13 @@ def _integers(name: str, values: Iterable[str]) -> tuple[int, ...]:
     return tuple(int(value) for value in values)
 
 
+def _source(values: Sequence[str]) -> None:
+    """Dead letters of workflows can be asked for; there are none."""
+    for value in values:
+        if value != "workflow":
+            raise BadRequest(f"source {value[:100]!r} must be workflow")
+
+
 def _document_of(body: bytes) -> dict[str, object]:
     try:
         document: object = json.loads(body)
@@ -139,20 +154,27 @@ def _document_of(body: bytes) -> dict[str, object]:
     return cast(dict[str, object], document)
 
 
-def _lists_of(body: bytes) -> set[str]:
-    return {name for name, value in _document_of(body).items() if isinstance(value, list)}
+def _query_values(query: str) -> Iterator[tuple[str, list[str]]]:
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=VALUES_MAX)
+    except ValueError:
+        raise BadRequest(f"the query has more than {VALUES_MAX} parameters") from None
+    for name, value in pairs:
+        if name.lower() != TOKEN_PARAMETER:
+            yield name, [value]
 
 
-def _pairs_of(body: bytes) -> list[tuple[str, str]]:
+def _body_values(body: bytes) -> Iterator[tuple[str, list[str]]]:
     if not body:
-        return []
-    pairs: list[tuple[str, str]] = []
-    for name, value in _document_of(body).items():
+        return
+    document = _document_of(body)
+    if not document:
+        raise BadRequest("the body selects nothing; name a filter, or send no body to mean everything")
+    for name, value in document.items():
         values = cast(list[object], value) if isinstance(value, list) else [value]
         if len(values) > VALUES_MAX:
             raise BadRequest(f"{name[:100]} has more than {VALUES_MAX} values")
         for each in values:
             if isinstance(each, bool) or not isinstance(each, str | int):
                 raise BadRequest(f"{name[:100]} must be a string, or a list of strings")
-            pairs.append((name, str(each)))
-    return pairs
+        yield name, [str(each) for each in values]

@@ -36,13 +36,14 @@ NEVER_FORWARDED = frozenset(  # of the connection, or set by the server itself
     )
 )  # fmt: skip
 
-UNSUPPORTED = frozenset(("flow-control-key", "flow-control-value", "queue-name", "cron", "redact-fields"))
+UNSUPPORTED = frozenset(("flow-control-key", "flow-control-value", "queue-name", "cron"))
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t -~]*")
 _LABEL = re.compile(r"[A-Za-z0-9._-]{1,256}")
 _DEDUPLICATION_ID = re.compile(r"[!-9;-~]+(?: +[!-9;-~]+)*")
 _INTEGER = re.compile(r"[0-9]{1,12}")
+_REDACTED_FIELD = re.compile(r"body|headers?(?:\[ *([!#$%&'*+.^_`|~0-9A-Za-z-]+) *\])?", re.IGNORECASE)
 _TRUTHS: Mapping[str, bool] = {"true": True, "1": True, "false": False, "0": False, "": False}
 
 
@@ -240,6 +241,18 @@ class _Reading:
                 raise BadRequest(f"invalid Upstash-Label {label[:100]!r}: a label must match [A-Za-z0-9._-]+")
         self._options = replace(self._options, labels=labels)
 
+    def set_redact(self, value: str) -> None:
+        fields: dict[str, None] = {}
+        for field in value.split(","):
+            match = _REDACTED_FIELD.fullmatch(field.strip(" "))
+            if match is None:
+                raise BadRequest(
+                    f"invalid Upstash-Redact-Fields {field.strip()[:100]!r}: must be body, header or header[Name]"
+                )
+            whole = "body" if match[0].lower() == "body" else "header"
+            fields[f"header[{match[1].lower()}]" if match[1] else whole] = None
+        self._options = replace(self._options, redact=tuple(fields))
+
     def set_callback(self, value: str) -> None:
         self._callbacks["callback"] = value
 
@@ -261,6 +274,7 @@ _SETTERS: Mapping[str, Callable[[_Reading, str], None]] = {
     "retry-delay": _Reading.set_retry_delay,
     "timeout": _Reading.set_timeout,
     "label": _Reading.set_labels,
+    "redact-fields": _Reading.set_redact,
     "callback": _Reading.set_callback,
     "failure-callback": _Reading.set_failure_callback,
     "content-based-deduplication": _Reading.set_content_based,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+from collections.abc import Sequence
 from json.encoder import encode_basestring_ascii as quoted
 from typing import cast
 
@@ -28,11 +30,11 @@ def message_json(message: Message) -> Json:
         "messageId": message.id,
         "url": message.url,
         "method": options.method,
-        "header": header_map(options.headers),
+        "header": header_map(shown_headers(options.headers, options.redact)),
         "maxRetries": options.retries_max,
         "notBefore": message.not_before_ms,
         "createdAt": message.created_at_ms,
-        **_body_fields("body", message.body),
+        **body_fields("body", message.body, redacted="body" in options.redact),
         **_option_fields(options),
     }
     if options.callback is not None:
@@ -53,7 +55,7 @@ def dead_letter_json(letter: DeadLetter) -> Json:
         "dlqId": letter.id,
         "responseStatus": letter.answer.status,
         "responseHeader": header_map(letter.answer.headers),
-        **_body_fields("responseBody", letter.answer.body),
+        **body_fields("responseBody", letter.answer.body),
     }
     if letter.answer.error is not None:
         shown["error"] = letter.answer.error
@@ -69,12 +71,12 @@ def log_json(entry: LogEntry) -> Json:
         "state": LOGGED_AS[entry.state],
         "url": message.url,
         "method": options.method,
-        "header": header_map(options.headers),
+        "header": header_map(shown_headers(options.headers, options.redact)),
         "maxRetries": options.retries_max,
         **_option_fields(options),
     }
     if message.body:
-        shown["body"] = _base64(message.body)
+        shown["body"] = placeholder(message.body) if "body" in options.redact else _base64(message.body)
     if options.callback is not None:
         shown["callbackHeaders"] = header_map(options.callback.headers)
     if options.failure_callback is not None:
@@ -117,6 +119,21 @@ def callback_body(message: Message, retried: int, answer: Answer, dead_letter_id
     return json.dumps(shown, separators=(",", ":")).encode()
 
 
+def placeholder(value: bytes) -> str:
+    """Return what stands for a redacted value; equal values have equal ones."""
+    return f"REDACTED:{hashlib.sha256(value).hexdigest()}"
+
+
+def shown_headers(headers: Headers, redact: Sequence[str]) -> Headers:
+    """Return headers as the API may show them, see `Options.redact`."""
+    if not redact:
+        return headers
+    return [
+        (name, placeholder(value.encode()) if "header" in redact or f"header[{name.lower()}]" in redact else value)
+        for name, value in headers
+    ]
+
+
 def header_map(headers: Headers) -> dict[str, list[str]]:
     """Return headers by canonical name, each with all its values."""
     shown: dict[str, list[str]] = {}
@@ -148,9 +165,12 @@ def _answer_fields(answer: Answer, state: States) -> Json:
     return shown
 
 
-def _body_fields(name: str, body: bytes) -> Json:
+def body_fields(name: str, body: bytes, *, redacted: bool = False) -> Json:
+    """Return a body as the field that suits it: as text, or in base64 when it is none; nothing when it is empty."""
     if not body:
         return {}
+    if redacted:
+        return {name: placeholder(body)}
     try:
         return {name: body.decode()}
     except UnicodeDecodeError:
