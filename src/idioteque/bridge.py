@@ -33,9 +33,16 @@ async def call_anywhere(call: Callable[..., Any], args: tuple[Any, ...], kwargs:
         return await call(*args, **kwargs)
     context = contextvars.copy_context()
     result = await asyncio.get_running_loop().run_in_executor(
-        _threads(os.getpid()), functools.partial(context.run, call, *args, **kwargs)
+        _threads(os.getpid()), functools.partial(context.run, _called, call, *args, **kwargs)
     )
     return await result if inspect.isawaitable(result) else result
+
+
+def _called(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    try:
+        return call(*args, **kwargs)
+    except StopIteration as error:  # no future can carry it, and whoever awaits it would wait for ever
+        raise RuntimeError("a plain callable raised StopIteration") from error
 
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:

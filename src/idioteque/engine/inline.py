@@ -82,8 +82,11 @@ class InlinePass:
             while not task.done():
                 await self._changed.wait()
                 self._changed.clear()
-                if self._is_idle() and await self._stays_idle(task) and (self.is_stopping or not self._history.skip()):
+                if not self._is_idle():
+                    continue
+                if await self._stays_idle(task) and (self.is_stopping or not self._history.skip()):
                     break
+                self._changed.set()  # whatever moved, or was given its turn, may rest again without another word
             self._is_ended = True
             while self._active:
                 self._changed.clear()
@@ -136,15 +139,11 @@ class InlinePass:
     async def execute(
         self, key: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: StepOptions
     ) -> Any:
-        if self.is_over:
-            raise PassOver("this pass over the function has ended")
         step = Step(self, self._register(key), call, args, kwargs, options)
         outcome = await self._outcome(step)
         return await self._opened(step.path, outcome, call) if step.decoded is MISSING else step.decoded
 
     async def sleep(self, key: str, due_at_ms: int) -> None:
-        if self.is_over:
-            raise PassOver("this pass over the function has ended")
         await self._outcome(Sleep(self, self._register(key), due_at_ms))
 
     async def publish(self, key: str, event: object) -> Published:
@@ -176,8 +175,10 @@ class InlinePass:
         return scope if scope is not None and scope.owner is self else self._root
 
     def _register(self, key: str) -> Path:
-        self._moves += 1
         scope = self._scope()
+        if self.is_over or scope.is_closed:
+            raise PassOver(f"step {key!r} came too late: what it belongs to has ended")
+        self._moves += 1
         checked_key(key)
         if len(scope.path) >= PATH_DEPTH_MAX:
             raise InvalidValue(f"steps are nested {PATH_DEPTH_MAX} deep at most, at {path_text(scope.path)!r}")

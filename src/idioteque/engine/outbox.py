@@ -51,11 +51,13 @@ class Outbox:
         await self._dispatcher.send([self._again(envelope, "", attempts, delay_ms)])
 
     async def postpone(self, envelope: RunEnvelope, postponed: Sequence[Postponed]) -> None:
-        """Have steps tried again when they are due."""
-        now_ms = self._clock.now_ms()
-        await self._dispatcher.send(
-            [self._again(envelope, path_text(p.path), p.attempts, max(0, p.due_at_ms - now_ms)) for p in postponed]
-        )
+        """Have steps tried again when they are due.
+
+        One message for the first of them is enough: the pass that it starts meets the others, and postpones them anew.
+        """
+        first = min(postponed, key=_due_at_ms)
+        delay_ms = max(0, first.due_at_ms - self._clock.now_ms())
+        await self._dispatcher.send([self._again(envelope, path_text(first.path), first.attempts, delay_ms)])
 
     async def look_again(self, envelope: RunEnvelope, busy: Busy, instead_of: tuple[str, int]) -> None:
         """Have a message look again instead of this one, which met a lease.
@@ -98,6 +100,10 @@ class Outbox:
 
     def _not_after_ms(self, delay_s: float) -> int:
         return self._clock.now_ms() + math.ceil((delay_s + RETRY_HORIZON_S) * 1000)
+
+
+def _due_at_ms(postponed: Postponed) -> int:
+    return postponed.due_at_ms
 
 
 def _outgoing(envelope: RunEnvelope, delay_s: float, kind: str, *cause: str) -> Outgoing:

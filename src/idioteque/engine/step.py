@@ -69,6 +69,8 @@ class Scope:
         self.owner = owner
         self.path = path
         self.keys: set[str] = set()
+        self.is_closed = False
+        """Whether the step has ended; a task that it left behind may still ask for steps, in vain."""
 
     def add(self, key: str) -> bool:
         """Take a key; return whether it was free."""
@@ -119,6 +121,7 @@ class Step(Scope):
             self.owner.fault(error)
             return None
         finally:
+            self.is_closed = True
             self._yield_turn()
             if self._is_container:
                 self.owner.moves()

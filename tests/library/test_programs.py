@@ -1,0 +1,140 @@
+"""Asyncio programs that try to get a pass stuck: whatever a function does, its delivery ends, and so does its run."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from idioteque import Context, Retry, RetryAfter
+from idioteque.dispatcher import EventEnvelope
+from idioteque.engine import Delivery
+from idioteque.store import Claim, Lease, NewRun, Outcome
+from tests.library.engine.rig import STORES, Order, Rig
+
+HANGS_AFTER_S = 10.0
+EVENT = EventEnvelope("evt-1", Order().model_dump_json().encode())
+
+
+@pytest.fixture(params=STORES)
+def rig(request: pytest.FixtureRequest) -> Rig:
+    return Rig(request.param)
+
+
+async def deliver(rig: Rig, message_id: str = "msg-1") -> str:
+    """Deliver the event and return what was answered, which must not take for ever."""
+    delivery = rig.mount().engine.deliver(EVENT, Delivery(message_id))
+    return (await asyncio.wait_for(delivery, HANGS_AFTER_S)).text
+
+
+async def remember(rig: Rig, run: str, *keys: str) -> None:
+    """Create a run whose history has these steps, as an older deployment left it."""
+    new = NewRun("evt-1", "f", EVENT.event)
+    await rig.store.claim(Claim(run, "old", "msg-0", 0, 1000, new))
+    for key in keys:
+        await rig.store.commit(Lease(run, 1), (key,), Outcome(True, f'"{key}"'.encode()))
+    await rig.store.release(Lease(run, 1), "suspended")
+
+
+class Later:
+    """A step that asks to be tried again after so many seconds, once."""
+
+    def __init__(self, rig: Rig, name: str, seconds: float) -> None:
+        self._rig = rig
+        self._name = name
+        self._seconds = seconds
+
+    async def __call__(self) -> str:
+        self._rig.effects[self._name] += 1
+        if self._rig.effects[self._name] == 1:
+            raise RetryAfter(self._seconds)
+        return self._name
+
+
+async def test_steps_that_a_deploy_removed_keep_no_one_waiting(rig: Rig) -> None:
+    @rig.worker.function("f", on="order")
+    async def f(event: Order, ctx: Context) -> list[Any]:
+        return await asyncio.gather(*(ctx.execute(key, rig.effect, key) for key in ("b", "d", "f")))
+
+    await remember(rig, f.run_id("evt-1"), "a", "b", "c", "d", "e", "f", "g")
+    assert await deliver(rig) == "completed"
+    assert rig.effects == {}
+
+
+@pytest.mark.parametrize("turns", range(0, 42, 3))
+async def test_known_steps_asked_for_late_do_not_keep_a_run_from_being_suspended(rig: Rig, turns: int) -> None:
+    @rig.worker.function("f", on="order")
+    async def f(event: Order, ctx: Context) -> list[Any]:
+        async def branch() -> Any:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            return await ctx.execute("known", rig.effect, "known")
+
+        return await asyncio.gather(
+            ctx.execute("soon", Later(rig, "soon", 10)), ctx.execute("late", Later(rig, "late", 100)), branch()
+        )
+
+    assert await deliver(rig) == "2 steps are due later"
+    await rig.clock.advance(10)
+    await rig.clock.settle()
+    run = await rig.worker.runs.get(f.run_id("evt-1"))
+    assert run is not None
+    assert run.status == "waiting"
+    await rig.clock.advance(90)
+    assert await deliver(rig) == "the run is completed"
+
+
+async def test_a_task_that_a_step_left_behind_gets_no_steps_and_stops_nothing(rig: Rig) -> None:
+    left: list[asyncio.Task[Any]] = []
+    asked = asyncio.Event()
+
+    @rig.worker.function("f", on="order")
+    async def f(event: Order, ctx: Context) -> str:
+        async def later() -> None:
+            await asked.wait()
+            await ctx.execute("inner", rig.effect, "inner")
+
+        async def step() -> str:
+            left.append(asyncio.create_task(later()))
+            return "left"
+
+        await ctx.execute("a", step)
+        asked.set()
+        await asyncio.wait(left)
+        await ctx.execute("b", rig.effect, "b")
+        return "end"
+
+    assert await deliver(rig) == "completed"
+    assert rig.effects == {"b": 1}
+    [task] = left
+    assert "came too late" in str(task.exception())
+
+
+@pytest.mark.parametrize("steps", [10, 40])
+async def test_steps_that_are_due_at_different_times_need_one_message_each(rig: Rig, steps: int) -> None:
+    @rig.worker.function("f", on="order")
+    async def f(event: Order, ctx: Context) -> int:
+        laters = [Later(rig, f"step-{n}", 10 * (n + 1)) for n in range(steps)]
+        await asyncio.gather(*(ctx.execute(f"step-{n}", later) for n, later in enumerate(laters)))
+        return steps
+
+    run = await rig.run()
+    assert run.result == steps
+    assert set(rig.effects.values()) == {2}
+    assert len(rig.dispatcher.sent) <= steps + 1
+
+
+async def test_a_plain_step_that_raises_stop_iteration_fails_like_any_other(rig: Rig) -> None:
+    def first_of_none() -> str:
+        rig.effects["asked"] += 1
+        return next(iter([]))
+
+    @rig.worker.function("f", on="order", retry=Retry(max_attempts=1))
+    async def f(event: Order, ctx: Context) -> str:
+        return await ctx.execute("first", first_of_none, retry=Retry(max_attempts=1))
+
+    assert await deliver(rig) == "failed"
+    run = await rig.worker.runs.get(f.run_id("evt-1"))
+    assert run is not None
+    assert run.error == "StepFailed: step 'first' failed: RuntimeError: a plain callable raised StopIteration"
