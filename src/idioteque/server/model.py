@@ -37,6 +37,18 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """What made a message, if it was not asked for by itself: a schedule, a URL group and the endpoint of it."""
+
+    schedule_id: str | None = None
+    url_group: str | None = None
+    endpoint: str | None = None
+
+
+DIRECT = Source()
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """A message as it was asked for, checked, and not stored yet."""
 
@@ -45,6 +57,7 @@ class Draft:
     options: Options
     deduplication_key: str | None = None
     caller_ip: str = ""
+    source: Source = DIRECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +71,7 @@ class Message:
     created_at_ms: int
     not_before_ms: int
     caller_ip: str = ""
+    source: Source = DIRECT
 
 
 @dataclass(frozen=True, slots=True)

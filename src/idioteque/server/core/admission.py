@@ -52,7 +52,8 @@ class Admission:
         """Make a message of a draft, and take a slot for it if it is due now and there is room."""
         now_ms, options = self._clock.now_ms(), draft.options
         due_ms = now_ms + options.delay_ms if options.not_before_ms is None else max(options.not_before_ms, now_ms)
-        message = Message(new_id("msg", now_ms), draft.url, draft.body, options, now_ms, due_ms, draft.caller_ip)
+        id_, caller_ip, source = new_id("msg", now_ms), draft.caller_ip, draft.source
+        message = Message(id_, draft.url, draft.body, options, now_ms, due_ms, caller_ip, source)
         origin = split_url(draft.url).origin
         if due_ms <= now_ms and self._destinations.reserve(origin, now_ms):
             return Admitted(draft, Standing(message, origin, now_ms + self._config.lease_ms, leased=True))

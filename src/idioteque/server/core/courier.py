@@ -9,9 +9,9 @@ from idioteque.clock import Clock
 from idioteque.errors import ConnectFailed, ConnectionCut, TransportError, first_line
 from idioteque.server.config import ServerConfig
 from idioteque.server.core.credentials import Credentials
-from idioteque.server.model import Answer, Lease
+from idioteque.server.model import DIRECT, Answer, Lease, Source
 from idioteque.signing import sign
-from idioteque.transport import HttpRequest, HttpTransport
+from idioteque.transport import Headers, HttpRequest, HttpTransport
 
 USER_AGENT = "Upstash-QStash"
 FIXED_HEADERS = (("User-Agent", USER_AGENT), ("Accept-Encoding", "identity"))
@@ -63,6 +63,13 @@ class Courier:
             ("Upstash-Message-Id", message.id),
             ("Upstash-Retried", str(lease.retried)),
         ]
+        if message.source is not DIRECT:
+            headers += _source_headers(message.source)
         if message.caller_ip:
             headers.append(("Upstash-Caller-Ip", message.caller_ip))
         return HttpRequest(message.options.method, message.url, headers, message.body)
+
+
+def _source_headers(source: Source) -> Headers:
+    named = (("Upstash-Schedule-Id", source.schedule_id), ("Upstash-Topic-Name", source.url_group))
+    return tuple((name, value) for name, value in named if value is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from idioteque.clock import Clock
@@ -110,9 +111,7 @@ class Operations:
 
 def _again(message: Message, now_ms: int) -> Standing:
     """Return a new message like a dead one, due now, with all its retries before it."""
-    fresh = Message(
-        new_id("msg", now_ms), message.url, message.body, message.options, now_ms, now_ms, message.caller_ip
-    )
+    fresh = replace(message, id=new_id("msg", now_ms), created_at_ms=now_ms, not_before_ms=now_ms)
     return Standing(fresh, split_url(message.url).origin, now_ms, leased=False)
 
 

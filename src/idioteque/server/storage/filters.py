@@ -5,7 +5,10 @@ from __future__ import annotations
 from idioteque.database import SqlValue
 from idioteque.server.model import Filter
 
-COLUMNS = {"url": "m.url", "host": "m.host", "path": "m.path", "caller_ip": "m.caller_ip"}
+COLUMNS = {
+    "url": "m.url", "host": "m.host", "path": "m.path", "caller_ip": "m.caller_ip",
+    "schedule_id": "m.schedule_id", "topic_name": "m.topic_name",
+}  # fmt: skip
 """The message columns that `Filter.fields` may name."""
 
 

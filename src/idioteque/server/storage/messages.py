@@ -7,20 +7,21 @@ from collections.abc import Sequence
 from typing import TypedDict, cast
 
 from idioteque.database import Row, SqlValue, Transaction
-from idioteque.server.model import Accepted, Callback, Draft, Message, Options
+from idioteque.server.model import DIRECT, Accepted, Callback, Draft, Message, Options, Source
 from idioteque.server.network import split_url
 from idioteque.transport import Headers
 
 MESSAGE_COLUMNS = (
     "m.id, m.url, m.body, m.created_at_ms, m.not_before_ms, m.caller_ip, m.method, m.headers, m.retries_max, m.labels,"
-    " m.options"
+    " m.options, m.schedule_id, m.topic_name, m.endpoint_name"
 )
 MESSAGE_COLUMN_COUNT = MESSAGE_COLUMNS.count(",") + 1
 
 INSERT = """INSERT INTO messages
-    (id, created_at_ms, not_before_ms, url, host, path, method, headers, body, retries_max, caller_ip, labels, options)
+    (id, created_at_ms, not_before_ms, url, host, path, method, headers, body, retries_max, caller_ip, labels, options,
+    schedule_id, topic_name, endpoint_name)
     VALUES (:id, :created_at_ms, :not_before_ms, :url, :host, :path, :method, :headers, :body, :retries_max, :caller_ip,
-    :labels, :options)"""
+    :labels, :options, :schedule_id, :topic_name, :endpoint_name)"""
 
 
 class _Extras(TypedDict, total=False):
@@ -90,9 +91,8 @@ def find_message(tx: Transaction, message_id: str, delivered_since_ms: int, deli
 
 def message_of(row: Row) -> Message:
     """Return the message in the first columns of a row."""
-    id_, url, body, created_at_ms, not_before_ms, caller_ip, method, headers, retries_max, labels, extras = row[
-        :MESSAGE_COLUMN_COUNT
-    ]
+    id_, url, body, created_at_ms, not_before_ms, caller_ip, method, headers, retries_max, labels, extras = row[:11]
+    schedule_id, topic_name, endpoint_name = row[11:14]
     options = Options(
         method=method,
         headers=headers_of(headers),
@@ -101,7 +101,8 @@ def message_of(row: Row) -> Message:
     )
     if extras:
         options = _with_extras(options, cast(_Extras, json.loads(extras)))
-    return Message(id_, url, body, options, created_at_ms, not_before_ms, caller_ip)
+    source = Source(schedule_id, topic_name, endpoint_name) if schedule_id or topic_name else DIRECT
+    return Message(id_, url, body, options, created_at_ms, not_before_ms, caller_ip, source)
 
 
 def headers_text(headers: Headers) -> str:
@@ -132,6 +133,9 @@ def _parameters(message: Message) -> dict[str, SqlValue]:
         "caller_ip": message.caller_ip,
         "labels": f",{','.join(options.labels)}," if options.labels else "",
         "options": _extras_text(options),
+        "schedule_id": message.source.schedule_id,
+        "topic_name": message.source.url_group,
+        "endpoint_name": message.source.endpoint,
     }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from json.encoder import encode_basestring_ascii as quoted
 from typing import cast
 
-from idioteque.server.model import Accepted, Answer, DeadLetter, LogEntry, Message, Options, States
+from idioteque.server.model import Accepted, Answer, DeadLetter, LogEntry, Message, Options, Source, States
 from idioteque.transport import Headers
 
 Json = dict[str, object]
@@ -45,7 +45,7 @@ def message_json(message: Message) -> Json:
         shown["retryDelayExpression"] = options.retry_delay
     if message.caller_ip:
         shown["callerIP"] = message.caller_ip
-    return shown
+    return {**shown, **_source_fields(message.source)}
 
 
 def dead_letter_json(letter: DeadLetter) -> Json:
@@ -87,6 +87,7 @@ def log_json(entry: LogEntry) -> Json:
         shown["timeout"] = options.timeout_s * 1000
     if message.caller_ip:
         shown["callerIP"] = message.caller_ip
+    shown.update(_source_fields(message.source))
     if entry.next_at_ms is not None:
         shown["nextDeliveryTime"] = entry.next_at_ms
     if entry.answer is not None:
@@ -109,6 +110,7 @@ def callback_body(message: Message, retried: int, answer: Answer, dead_letter_id
         "sourceBody": _base64(message.body),
         "notBefore": message.not_before_ms,
         "createdAt": message.created_at_ms,
+        **_source_fields(message.source),
     }
     if message.caller_ip:
         shown["callerIP"] = message.caller_ip
@@ -152,6 +154,11 @@ def _option_fields(options: Options) -> Json:
         shown["label"] = options.labels[0]
         shown["labels"] = list(options.labels)
     return shown
+
+
+def _source_fields(source: Source) -> Json:
+    named = (("scheduleId", source.schedule_id), ("topicName", source.url_group), ("endpointName", source.endpoint))
+    return {name: value for name, value in named if value is not None}
 
 
 def _answer_fields(answer: Answer, state: States) -> Json:
