@@ -14,6 +14,7 @@ from idioteque.server.api.rest import build_rest
 from idioteque.server.api.services import Services
 from idioteque.server.config import ServerConfig
 from idioteque.server.core.admission import Admission
+from idioteque.server.core.allowance import BURST, DAILY, Allowance
 from idioteque.server.core.courier import Courier
 from idioteque.server.core.credentials import Credentials, Environment
 from idioteque.server.core.deliverer import Deliverer
@@ -70,13 +71,15 @@ class Server:
             self._prober,
         )
         self._prober.woken = self.deliverer.note_due
-        self.publisher = Publisher(self.database, admission, self.deliverer)
+        daily = Allowance(self.clock, "messages per day", config.messages_per_day_max, 86_400, DAILY)
+        self.publisher = Publisher(self.database, admission, self.deliverer, daily)
         self.housekeeper = Housekeeper(config, self.database, self.clock)
         self.operations = Operations(config, self.database, self.clock, self.deliverer)
         self._duties = Duties(self.clock)
         self._accepting = False
         rest = build_rest(Services(self.operations, self.credentials, lambda: self._accepting))
-        self.app = Door(config, self.credentials, self.reader, self.publisher, rest)
+        management = Allowance(self.clock, "requests per second", config.management_per_s_max, 1, BURST)
+        self.app = Door(config, self.credentials, self.reader, self.publisher, rest, management)
 
     async def start(self) -> None:
         """Take possession of the database, recover what an earlier process left, and begin to deliver.

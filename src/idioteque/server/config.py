@@ -30,6 +30,8 @@ class ServerConfig:
     forwarded_bytes_max: int = 16 * 1024
     token_in_query: bool = True  # `?qstash_token=`, the protocol's way for webhook senders
     wrong_tokens_per_s_max: int = 10  # of one peer; beyond it, a wrong token is answered 429
+    messages_per_day_max: int | None = None  # accepted in a day of UTC, as long as the process lives
+    management_per_s_max: int | None = None  # requests to everything but publish, enqueue and batch
 
     # How messages are retried
     retries_default: int = 3

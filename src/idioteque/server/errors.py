@@ -15,12 +15,14 @@ Refused
 from __future__ import annotations
 
 from idioteque.errors import IdiotequeError
+from idioteque.transport import Headers
 
 
 class Refused(IdiotequeError):
     """A request is answered with `status` and `{"error": text}`, and nothing of it is stored."""
 
     status = 400
+    headers: Headers = ()
 
 
 class BadRequest(Refused):
@@ -66,9 +68,13 @@ class TooLarge(Refused):
 
 
 class TooManyRequests(Refused):
-    """This peer has to wait."""
+    """This peer has to wait; the headers tell the SDKs which limit it is, and when to come back."""
 
     status = 429
+
+    def __init__(self, message: str, headers: Headers = ()) -> None:
+        super().__init__(message)
+        self.headers = headers
 
 
 class StorageFull(Refused):

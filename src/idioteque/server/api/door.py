@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from idioteque.errors import DatabaseError
 from idioteque.server.api.reply import Disconnected, Receive, Scope, Send, read_body, send_error, send_json
 from idioteque.server.config import ServerConfig
+from idioteque.server.core.allowance import Allowance
 from idioteque.server.core.credentials import Credentials, Role
 from idioteque.server.core.publisher import Publisher
 from idioteque.server.errors import BadRequest, Forbidden, MethodNotAllowed, Refused
@@ -37,7 +38,9 @@ class Door:
         reader: PublishReader,
         publisher: Publisher,
         rest: ASGIApp,
+        management: Allowance,
     ) -> None:
+        self._management = management
         self._config = config
         self._credentials = credentials
         self._reader = reader
@@ -51,7 +54,7 @@ class Door:
         try:
             await self._serve(scope, receive, send)
         except Refused as refusal:
-            await send_error(send, refusal.status, str(refusal))
+            await send_error(send, refusal.status, str(refusal), refusal.headers)
         except Disconnected:
             return
         except DatabaseError as error:
@@ -69,6 +72,7 @@ class Door:
             raise Forbidden("this token may only read")
         is_batch = path == BATCH
         if not is_batch and not path.startswith(PUBLISH):
+            self._management.take()
             await self._rest(scope, receive, send)
             return
         if scope["method"] != "POST":

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from idioteque.server.errors import TooLarge
+from idioteque.transport import Headers
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -19,17 +20,18 @@ class Disconnected(Exception):
     """The client went away before its request was complete."""
 
 
-async def send_json(send: Send, status: int, text: str) -> None:
+async def send_json(send: Send, status: int, text: str, headers: Headers = ()) -> None:
     """Send a JSON text as a reply."""
     body = text.encode()
-    length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [_JSON, length]})
+    sent = [_JSON, (b"content-length", str(len(body)).encode())]
+    sent.extend((name.lower().encode(), value.encode()) for name, value in headers)
+    await send({"type": "http.response.start", "status": status, "headers": sent})
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_error(send: Send, status: int, error: str) -> None:
+async def send_error(send: Send, status: int, error: str, headers: Headers = ()) -> None:
     """Send `{"error": …}`."""
-    await send_json(send, status, json.dumps({"error": error}, separators=(",", ":")))
+    await send_json(send, status, json.dumps({"error": error}, separators=(",", ":")), headers)
 
 
 async def read_body(headers: Mapping[bytes, bytes], receive: Receive, bytes_max: int) -> bytes:

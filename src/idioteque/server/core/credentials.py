@@ -119,7 +119,15 @@ class Credentials:
             self._wrong.clear()
         self._wrong[peer] = (second, count)
         if count > self._config.wrong_tokens_per_s_max:
-            raise TooManyRequests("too many requests with a wrong token from this address; wait a second")
+            limit, reset_s = self._config.wrong_tokens_per_s_max, self._clock.now_ms() // 1000 + 1
+            raise TooManyRequests(
+                "too many requests with a wrong token from this address; wait a second",
+                (
+                    ("Burst-RateLimit-Limit", str(limit)),
+                    ("Burst-RateLimit-Remaining", "0"),
+                    ("Burst-RateLimit-Reset", str(reset_s)),
+                ),
+            )
 
     def _settle(self, tx: Transaction) -> None:
         stored, environment = load_settings(tx), self._environment

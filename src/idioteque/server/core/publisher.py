@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from idioteque.database import Database
 from idioteque.errors import DatabaseFull
 from idioteque.server.core.admission import Admission
+from idioteque.server.core.allowance import Allowance
 from idioteque.server.core.deliverer import Deliverer
 from idioteque.server.core.loop import Gathering
 from idioteque.server.errors import StorageFull
@@ -16,7 +17,8 @@ from idioteque.server.model import Accepted, Draft
 class Publisher:
     """The one way in for messages from outside."""
 
-    def __init__(self, database: Database, admission: Admission, deliverer: Deliverer) -> None:
+    def __init__(self, database: Database, admission: Admission, deliverer: Deliverer, daily: Allowance) -> None:
+        self._daily = daily
         self._database = database
         self._admission = admission
         self._deliverer = deliverer
@@ -29,10 +31,12 @@ class Publisher:
     async def publish(self, drafts: Sequence[Draft]) -> Sequence[Accepted]:
         """Store messages, all in one transaction, and return what became of each, in order.
 
-        Raise `StorageFull` when there is no room; then nothing is stored.
+        Raise `StorageFull` when there is no room, `TooManyRequests` when the day's allowance is used up; then nothing
+        is stored.
         """
         for draft in drafts:
             self._admission.check(draft)
+        self._daily.take(len(drafts))
         return await self._gathering.add(drafts)
 
     async def _accept(self, calls: list[Sequence[Draft]]) -> list[Sequence[Accepted]]:
