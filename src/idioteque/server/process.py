@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ from idioteque.server.config import ServerConfig
 
 BACKLOG = 2048
 REQUEST_GRACE_S = 5
+GC_THRESHOLDS = (50_000, 20, 50)  # the usual ones look for cycles so often that a sixth of the CPU goes into it
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 logger = logging.getLogger("idioteque.server")
@@ -95,6 +97,8 @@ async def _serve(config: ServerConfig, listener: socket.socket, say: Say) -> int
         ),
         ready=lambda: say(f"idioteque is running at http://{shown_host}:{port}"),
     )
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     failed = _watch(server, web)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
