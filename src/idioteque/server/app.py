@@ -25,8 +25,9 @@ from idioteque.server.core.operations import Operations
 from idioteque.server.core.prober import Prober
 from idioteque.server.core.publisher import Publisher
 from idioteque.server.core.settlement import Settlement
+from idioteque.server.core.url_groups import UrlGroups
 from idioteque.server.network import NetworkPolicy, RewritingTransport
-from idioteque.server.wire.publish import PublishReader
+from idioteque.server.wire.publish import Order, PublishReader
 from idioteque.transport import HttpTransport, PooledTransport
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -77,9 +78,10 @@ class Server:
         self.operations = Operations(config, self.database, self.clock, self.deliverer)
         self._duties = Duties(self.clock)
         self._accepting = False
-        rest = build_rest(Services(self.operations, self.credentials, lambda: self._accepting))
+        url_groups = UrlGroups(config, self.database, self.clock, self.reader)
+        rest = build_rest(Services(self.operations, self.credentials, lambda: self._accepting, url_groups))
         management = Allowance(self.clock, "requests per second", config.management_per_s_max, 1, BURST)
-        self.app = Door(config, self.credentials, self.reader, self.publisher, rest, management)
+        self.app = Door(config, self.credentials, url_groups, self.publisher, rest, management)
 
     async def start(self) -> None:
         """Take possession of the database, recover what an earlier process left, and begin to deliver.
@@ -119,7 +121,7 @@ class Server:
         pairs = [(name.lower(), value) for name, value in headers.items()]
         if retries is not None:
             pairs.append(("upstash-retries", str(retries)))
-        accepted = await self.publisher.publish((self.reader.draft(url, pairs, body),))
+        accepted = await self.publisher.publish((self.reader.draft(Order(url, pairs, body)),))
         return accepted[0].message_id
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import NoReturn
+
+from idioteque.errors import ConfigurationError
 
 DAY_S = 86_400
 
@@ -28,6 +32,9 @@ class ServerConfig:
     url_bytes_max: int = 8192
     forwarded_headers_max: int = 64
     forwarded_bytes_max: int = 16 * 1024
+    url_groups_max: int = 10_000
+    url_group_endpoints_max: int = 100
+    fan_out_bytes_max: int = 128 * 1024 * 1024  # that one request may make of URL groups: bodies, and 1 KiB a message
     token_in_query: bool = True  # `?qstash_token=`, the protocol's way for webhook senders
     wrong_tokens_per_s_max: int = 10  # of one peer; beyond it, a wrong token is answered 429
     messages_per_day_max: int | None = None  # accepted in a day of UTC, as long as the process lives
@@ -71,3 +78,47 @@ class ServerConfig:
     def lease_ms(self) -> int:
         """The lease in milliseconds."""
         return self.lease_s * 1000
+
+
+def with_settings(config: ServerConfig, texts: Iterable[str]) -> ServerConfig:
+    """Return a configuration changed by texts like `body_bytes_max=65536`; `none` lifts a limit that can be lifted.
+
+    Raise `ConfigurationError` for an unknown name, or a value of another kind than the default.
+    """
+    settings: dict[str, int | float | bool | None] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        kind = _SETTABLE.get(name)
+        if kind is None:
+            raise ConfigurationError(f"--set {text!r}: no such setting; there are {', '.join(_SETTABLE)}")
+        try:
+            settings[name] = _parsed(kind, value.strip().lower())
+        except ValueError:
+            raise ConfigurationError(f"--set {text!r}: {name} takes {_EXAMPLES[kind]}") from None
+    return replace(config, **settings)
+
+
+_EXAMPLES = {
+    "int": "a whole number of zero or more",
+    "float": "a number of zero or more",
+    "bool": "true or false",
+    "int | None": "a whole number of zero or more, or none",
+}
+_SETTABLE: Mapping[str, str] = {
+    field.name: str(field.type)
+    for field in fields(ServerConfig)
+    if field.type in _EXAMPLES and field.name not in ("port", "dev")
+}
+
+
+def _parsed(kind: str, value: str) -> int | float | bool | None:
+    if kind == "bool":
+        return {"true": True, "false": False}[value] if value in ("true", "false") else _refuse(value)
+    if kind == "int | None" and value == "none":
+        return None
+    number = float(value) if kind == "float" else int(value)
+    return number if 0 <= number < 10**15 else _refuse(value)
+
+
+def _refuse(value: str) -> NoReturn:
+    raise ValueError(value)

@@ -92,6 +92,25 @@ class Lease:
     retried: int
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One destination of a URL group, perhaps with a name."""
+
+    url: str
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UrlGroup:
+    """Destinations under one name; `headers` are publish headers (`Upstash-Retries`, …) that requests may override."""
+
+    name: str
+    created_at_ms: int
+    updated_at_ms: int
+    endpoints: tuple[Endpoint, ...]
+    headers: Headers = ()
+
+
 class States(IntFlag):
     """States of a message's log; one row holds those that begin at one moment, in the order of their values."""
 

@@ -15,10 +15,11 @@ from idioteque.server.config import ServerConfig
 from idioteque.server.core.allowance import Allowance
 from idioteque.server.core.credentials import Credentials, Role
 from idioteque.server.core.publisher import Publisher
-from idioteque.server.errors import BadRequest, Forbidden, MethodNotAllowed, Refused
-from idioteque.server.model import Draft
-from idioteque.server.wire.publish import Pairs, PublishReader, latin_pairs, with_query
-from idioteque.server.wire.shapes import accepted_json
+from idioteque.server.core.url_groups import Addressed, UrlGroups, fan_out_bytes
+from idioteque.server.errors import BadRequest, Forbidden, MethodNotAllowed, Refused, TooLarge
+from idioteque.server.model import Accepted
+from idioteque.server.wire.publish import Order, Pairs, batch_order, latin_pairs, with_query
+from idioteque.server.wire.shapes import accepted_json, group_accepted_json
 from idioteque.server.wire.target import parse_target, query_token
 
 PUBLISH = b"/v2/publish/"
@@ -35,7 +36,7 @@ class Door:
         self,
         config: ServerConfig,
         credentials: Credentials,
-        reader: PublishReader,
+        url_groups: UrlGroups,
         publisher: Publisher,
         rest: ASGIApp,
         management: Allowance,
@@ -43,7 +44,7 @@ class Door:
         self._management = management
         self._config = config
         self._credentials = credentials
-        self._reader = reader
+        self._url_groups = url_groups
         self._publisher = publisher
         self._rest = rest
 
@@ -86,31 +87,41 @@ class Door:
         if target.configuration:
             pairs = with_query(pairs, target.configuration)
         body = await read_body(headers, receive, self._config.body_bytes_max)
-        draft = self._reader.draft(target.destination, pairs, body, _peer(scope))
-        accepted = (await self._publisher.publish((draft,)))[0]
-        return (202 if accepted.deduplicated else 200), accepted_json(accepted)
+        drafts, is_group = await self._url_groups.address(Order(target.destination, pairs, body, _peer(scope)))
+        accepted = await self._publisher.publish(drafts)
+        status = 202 if all(each.deduplicated for each in accepted) else 200
+        return status, _reply(accepted, is_group)
 
     async def _batch(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> tuple[int, str]:
         body = await read_body(headers, receive, self._config.batch_bytes_max)
         peer = _peer(scope)
-        read = [self._item(item, peer) for item in parse_batch(body)]
-        drafts = [item for item in read if isinstance(item, Draft)]
+        read: list[Addressed | str] = []
+        room_bytes = self._config.fan_out_bytes_max
+        for item in parse_batch(body):
+            addressed = await self._item(item, peer, room_bytes)
+            room_bytes -= 0 if isinstance(addressed, str) else fan_out_bytes(addressed)
+            read.append(addressed)
+        drafts = [draft for item in read if not isinstance(item, str) for draft in item[0]]
         accepted = iter(await self._publisher.publish(drafts) if drafts else ())
-        parts = [accepted_json(next(accepted)) if isinstance(item, Draft) else item for item in read]
+        parts = [item if isinstance(item, str) else _reply([next(accepted) for _ in item[0]], item[1]) for item in read]
         return 200, f"[{','.join(parts)}]"
 
-    def _item(self, item: object, peer: str) -> Draft | str:
-        """Return the draft of a batch's item or, for a bad one, the error object that stands in its place."""
+    async def _item(self, item: object, peer: str, room_bytes: int) -> Addressed | str:
+        """Return the drafts of a batch's item or, for a bad one, the error object that stands in its place."""
         try:
-            draft = self._reader.batch_item(item, peer)
-            if len(draft.body) > self._config.body_bytes_max:
+            order = batch_order(item, peer)
+            if len(order.body) > self._config.body_bytes_max:
                 raise BadRequest(
-                    f"the body has {len(draft.body)} bytes; at most {self._config.body_bytes_max} are accepted"
+                    f"the body has {len(order.body)} bytes; at most {self._config.body_bytes_max} are accepted"
                 )
-            self._publisher.check(draft)
+            addressed = await self._url_groups.address(order)
+            if fan_out_bytes(addressed) > room_bytes:
+                raise TooLarge("this batch makes too many messages of URL groups; send it in parts")
+            for draft in addressed[0]:
+                self._publisher.check(draft)
         except Refused as refusal:
             return json.dumps({"error": str(refusal)}, separators=(",", ":"))
-        return draft
+        return addressed
 
     def _token(self, headers: Mapping[bytes, bytes], scope: Scope) -> str | None:
         given = headers.get(b"authorization")
@@ -119,6 +130,10 @@ class Door:
             return token.strip() if scheme.lower() == "bearer" else None
         query: bytes = scope["query_string"]
         return query_token(query.decode("latin-1")) if query and self._config.token_in_query else None
+
+
+def _reply(accepted: Sequence[Accepted], is_group: bool) -> str:
+    return group_accepted_json(accepted) if is_group else accepted_json(accepted[0])
 
 
 def parse_batch(body: bytes) -> Sequence[object]:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from idioteque.server.api.reply import read_body
 from idioteque.server.core.credentials import Credentials
 from idioteque.server.core.operations import Operations
+from idioteque.server.core.url_groups import UrlGroups
 from idioteque.server.model import Filter, Page
 from idioteque.server.wire.filters import Kind, parse_selection
 
@@ -25,6 +26,7 @@ class Services:
     operations: Operations
     credentials: Credentials
     is_ready: Callable[[], bool]
+    url_groups: UrlGroups
 
 
 def services_of(request: Request) -> Services:

@@ -48,6 +48,17 @@ _TRUTHS: Mapping[str, bool] = {"true": True, "1": True, "false": False, "0": Fal
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """What a client asks to publish, unread: `destination` is a URL or the name of a URL group."""
+
+    destination: str
+    headers: Pairs = ()
+    body: bytes = b""
+    caller_ip: str = ""
+    queue: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Parsed:
     """Options, and the two settings that concern the publish rather than the message."""
 
@@ -64,42 +75,30 @@ class PublishReader:
         self._policy = policy
         self._parsed = functools.lru_cache(OPTIONS_CACHED)(self._parse)
 
-    def draft(self, destination: str, headers: Pairs, body: bytes, caller_ip: str = "") -> Draft:
-        """Return the draft that a destination and the request's headers describe; raise `Refused` for a bad one."""
-        url = self._policy.checked_url(destination)
+    def draft(self, order: Order) -> Draft:
+        """Return the draft of an order whose destination is a URL; raise `Refused` for a bad one."""
+        url, body = self._policy.checked_url(order.destination), order.body
+        if order.queue is not None:
+            raise BadRequest(f"queue {order.queue[:100]!r}: this server has no queues")
         chosen: list[tuple[str, str]] = []
         deduplication_id: str | None = None
-        for pair in headers:
+        for pair in order.headers:
             name = pair[0]
             if name == "upstash-deduplication-id":
                 deduplication_id = _checked_deduplication_id(pair[1])
-            elif name.startswith("upstash-") or name == "content-type":
+            elif _configures(name):
                 chosen.append(pair)
         parsed = self._parsed(tuple(chosen))
         options = parsed.options
         if parsed.forward_all:
-            options = replace(options, headers=self._merged(options.headers, headers))
+            options = replace(options, headers=self._merged(options.headers, order.headers))
         if deduplication_id is None and parsed.content_based:
             deduplication_id = content_key(url, body, options.headers)
-        return Draft(url, body, options, deduplication_id, caller_ip)
+        return Draft(url, body, options, deduplication_id, order.caller_ip)
 
-    def batch_item(self, item: object, caller_ip: str = "") -> Draft:
-        """Return the draft of one element of a batch's array."""
-        if not isinstance(item, dict):
-            raise BadRequest("a batch item must be an object with destination, headers and body")
-        fields = cast(dict[str, object], item)
-        destination, body = fields.get("destination"), fields.get("body")
-        if not isinstance(destination, str):
-            raise BadRequest("invalid destination url: a batch item's destination must be a string")
-        if fields.get("queue") is not None:
-            raise BadRequest(f"queue {str(fields['queue'])[:100]!r}: this server has no queues")
-        if body is not None and not isinstance(body, str):
-            raise BadRequest("a batch item's body must be a string or null")
-        try:
-            raw = body.encode() if body else b""
-        except UnicodeEncodeError:
-            raise BadRequest("a batch item's body contains half of a surrogate pair") from None
-        return self.draft(destination, _item_headers(fields.get("headers")), raw, caller_ip)
+    def options(self, headers: Pairs) -> Options:
+        """Return the options that publish headers give; raise `Refused` for a bad one."""
+        return self._parsed(tuple(pair for pair in headers if _configures(pair[0]))).options
 
     def callback_draft(self, callback: Callback, source: Message, body: bytes) -> Draft:
         """Return the draft of the message that reports on `source`; its retries are the source's unless it has own."""
@@ -282,6 +281,25 @@ _SETTERS: Mapping[str, Callable[[_Reading, str], None]] = {
 }
 
 
+def batch_order(item: object, caller_ip: str = "") -> Order:
+    """Return the order that one element of a batch's array is; raise `BadRequest` for a malformed one."""
+    if not isinstance(item, dict):
+        raise BadRequest("a batch item must be an object with destination, headers and body")
+    fields = cast(dict[str, object], item)
+    destination, body, queue = fields.get("destination"), fields.get("body"), fields.get("queue")
+    if not isinstance(destination, str):
+        raise BadRequest("invalid destination url: a batch item's destination must be a string")
+    if queue is not None and not isinstance(queue, str):
+        raise BadRequest("a batch item's queue must be a string or null")
+    if body is not None and not isinstance(body, str):
+        raise BadRequest("a batch item's body must be a string or null")
+    try:
+        raw = body.encode() if body else b""
+    except UnicodeEncodeError:
+        raise BadRequest("a batch item's body contains half of a surrogate pair") from None
+    return Order(destination, _item_headers(fields.get("headers")), raw, caller_ip, queue)
+
+
 def with_query(headers: Pairs, configuration: Pairs) -> Pairs:
     """Add the configuration that a query carried; a header of the same name wins."""
     present = {name for name, _ in headers}
@@ -292,13 +310,17 @@ def content_key(url: str, body: bytes, headers: Headers) -> str:
     """Return the deduplication id that destination, body and headers give together."""
     digest = hashlib.sha256(json.dumps([url, sorted(headers)]).encode())
     digest.update(hashlib.sha256(body).digest())
-    return f"content-{digest.hexdigest()}"
+    return f"content:{digest.hexdigest()}"  # the colon: no client's own id is the same
 
 
 @functools.lru_cache(maxsize=4096)
 def canonical(name: str) -> str:
     """Return a header name as the protocol shows it: `Content-Type`."""
     return "-".join(part[:1].upper() + part[1:].lower() for part in name.split("-"))
+
+
+def _configures(name: str) -> bool:
+    return name.startswith("upstash-") or name == "content-type"
 
 
 def _lowered(headers: Headers) -> tuple[tuple[str, str], ...]:

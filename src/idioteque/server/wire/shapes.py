@@ -23,6 +23,11 @@ def accepted_json(accepted: Accepted) -> str:
     return f'{{"messageId":"{accepted.message_id}","url":{quoted(accepted.url)}{flag}}}'
 
 
+def group_accepted_json(accepted: Sequence[Accepted]) -> str:
+    """Return the reply to a publish to a URL group: one object for each endpoint."""
+    return f"[{','.join(accepted_json(each) for each in accepted)}]"
+
+
 def message_json(message: Message) -> Json:
     """Return a message as `/v2/messages/{id}` shows it."""
     options = message.options

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import unquote, unquote_plus
 
 TOKEN_PARAMETER = "qstash_token"  # noqa: S105 - the parameter's name
 _PREFIX = "upstash-"
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,256}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,23 @@ def parse_target(remainder: str, query: str) -> Target:
     if query:
         destination += "?" + query
     return Target(destination, tuple(configuration), token)
+
+
+def is_name(text: str) -> bool:
+    """Whether a text may name a URL group, a queue, a schedule or an endpoint."""
+    return _NAME.fullmatch(text) is not None
+
+
+def group_name(destination: str) -> str | None:
+    """Return the URL group that a destination names, or None when it is a URL, or neither."""
+    name = destination
+    if not is_name(name):
+        if "/" in name:
+            return None
+        name = unquote(name.partition("?")[0])
+        if not is_name(name):
+            return None
+    return name
 
 
 def query_token(query: str) -> str | None:
