@@ -36,7 +36,7 @@ class Alarm:
             if wait_s <= 0:
                 return
             timer = asyncio.ensure_future(self._clock.sleep(wait_s))
-            timer.add_done_callback(lambda ended: ended.cancelled() or self._event.set())
+            timer.add_done_callback(self._ended)
             try:
                 await self._event.wait()
             finally:
@@ -44,6 +44,10 @@ class Alarm:
         else:
             await self._event.wait()
         self._event.clear()
+
+    def _ended(self, timer: asyncio.Future[None]) -> None:
+        if not timer.cancelled():  # a timer given up must not wake the next sleep
+            self._event.set()
 
 
 class Gathering(Generic[Item, Result]):
