@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Protocol, TypeVar, cast, overload
+
+from pydantic import BaseModel
 
 from idioteque.clock import Clock
 from idioteque.durations import Duration, seconds
 from idioteque.errors import InvalidValue
-from idioteque.function import Published
+from idioteque.events import names_of, type_of
+from idioteque.function import Function, Published
 from idioteque.retry import Retry
+from idioteque.store import NEVER_MS
 
-P = ParamSpec("P")
+E = TypeVar("E", bound=BaseModel)
 T = TypeVar("T")
 
 
@@ -38,6 +43,12 @@ class Steps(Protocol):
     async def sleep(self, key: str, due_at_ms: int) -> None: ...
 
     async def publish(self, key: str, event: object) -> Published: ...
+
+    async def wait(
+        self, key: str, types: Sequence[str], where: Mapping[str, object], until_ms: int
+    ) -> bytes | None: ...
+
+    async def invoke(self, key: str, function_id: str, event: object) -> bytes: ...
 
     @property
     def idempotency_key(self) -> str: ...
@@ -142,6 +153,43 @@ class Context:
         Raise `EventRejected` when it does not fit the schema.
         """
         return await self._steps.publish(key, event)
+
+    async def wait_for_event(
+        self,
+        key: str,
+        event_class: type[E],
+        *,
+        where: Mapping[str, object] | None = None,
+        timeout: Duration | None = None,
+    ) -> E | None:
+        """Wait for an event of a class whose fields equal those of `where`; return it, or None after the timeout.
+
+        An event counts if it was accepted after this run began, at most a day ago, even before this call. It wakes
+        every run that waits for it, and one run takes it once. Nothing runs meanwhile.
+        """
+        return cast(E | None, await self.wait_any(key, event_class, where=where, timeout=timeout))
+
+    async def wait_any(
+        self,
+        key: str,
+        *event_classes: type[BaseModel],
+        where: Mapping[str, object] | None = None,
+        timeout: Duration | None = None,
+    ) -> BaseModel | None:
+        """Wait for the first event of any of several classes; see `wait_for_event`."""
+        by_name = {name: event_class for event_class in event_classes for name in names_of(event_class)}
+        until_ms = NEVER_MS if timeout is None else self._clock.now_ms() + math.ceil(seconds(timeout, "timeout") * 1000)
+        event = await self._steps.wait(key, list(by_name), where or {}, until_ms)
+        if event is None or event == b"null":
+            return None
+        return by_name[str(type_of(json.loads(event)))].model_validate_json(event)
+
+    async def invoke(self, key: str, function: Function, event: object) -> Any:
+        """Run another function on an event, as a run of its own, and return its result.
+
+        Raise `StepFailed` when that run fails or is cancelled, `EventRejected` when the event does not fit the schema.
+        """
+        return function.codec.decode(await self._steps.invoke(key, function.id, event))
 
     @property
     def idempotency_key(self) -> str:

@@ -15,6 +15,7 @@ from idioteque.ids import derived_id, is_id
 WIRE_VERSION = 1
 MARK = "idioteque"
 MESSAGE_ID_LENGTH_MAX = 256
+COUNT_MAX = 2**53  # beyond, the JSON of other languages is not exact
 REASON_BYTES_MAX = 500
 CALLBACK_HEADER = "Idioteque-Callback"
 """Forwarded with the messages that the transport sends on its own; its value says which kind they are."""
@@ -47,7 +48,7 @@ class RunEnvelope:
     `hop` counts the messages that this one stands in for, one after the other; `not_after_ms` is when nobody can be
     waiting any more. `instead_of` is the message, with the times it was tried before, that met a lease and is looked
     after by this one: should that lease be its own, left behind by a process that died, this one may take it over.
-    `epoch` counts how often the run was opened again.
+    `epoch` counts how often the run was opened again. `parent` is the run and the step that wait for this run's end.
     """
 
     event_id: str
@@ -58,6 +59,7 @@ class RunEnvelope:
     hop: int = 0
     instead_of: tuple[str, int] | None = None
     epoch: int = 0
+    parent: tuple[str, tuple[str, ...]] | None = None
 
     def encode(self) -> bytes:
         head: dict[str, Any] = {
@@ -71,6 +73,8 @@ class RunEnvelope:
             head["hop"] = self.hop
         if self.epoch:
             head["epoch"] = self.epoch
+        if self.parent is not None:
+            head["parent"] = self.parent
         if self.instead_of is not None:
             head["instead_of"] = self.instead_of
         return _encode(head, retries=self.retries, event=self.event)
@@ -149,7 +153,8 @@ def _ours(fields: dict[str, Any]) -> Envelope:
     if not all(map(_is_count, (not_after_ms, hop, epoch))):
         raise EventRejected("not_after_ms, hop and epoch must be whole numbers")
     instead_of = _predecessor(fields.get("instead_of"))
-    return RunEnvelope(event_id, function_id, not_after_ms, event, retries, hop, instead_of, epoch)
+    parent = _parent(fields.get("parent"))
+    return RunEnvelope(event_id, function_id, not_after_ms, event, retries, hop, instead_of, epoch, parent)
 
 
 def _predecessor(value: object) -> tuple[str, int] | None:
@@ -162,12 +167,26 @@ def _predecessor(value: object) -> tuple[str, int] | None:
             raise EventRejected("instead_of must be a message id and the times it was tried")
 
 
+def _parent(value: object) -> tuple[str, tuple[str, ...]] | None:
+    if value is None:
+        return None
+    parts = cast(list[object], value) if isinstance(value, list) else []
+    if len(parts) == 2 and isinstance(parts[0], str) and is_id(parts[0]) and isinstance(parts[1], list):
+        keys = cast(list[object], parts[1])
+        if all(isinstance(key, str) for key in keys):
+            return parts[0], tuple(str(key) for key in keys)
+    raise EventRejected("parent must be a run id and a path")
+
+
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < COUNT_MAX
 
 
 def _dump(event: object) -> bytes:
-    return json.dumps(event, ensure_ascii=True, separators=(",", ":")).encode()
+    try:
+        return json.dumps(event, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
+    except (ValueError, RecursionError) as error:
+        raise EventRejected(f"the event is not JSON: {error}") from None
 
 
 def _encode(head: dict[str, Any], *, retries: int | None, event: bytes | None) -> bytes:

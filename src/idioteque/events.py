@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticSerializationError, ValidationError
+from pydantic_core import ValidationError
 
 from idioteque.errors import ConfigurationError, EventRejected
 
@@ -16,6 +17,7 @@ On = str | type[BaseModel] | Callable[[Any], bool] | Iterable[str | type[BaseMod
 """What starts a function: a type name, an event class, several of either, or a predicate of the event."""
 
 TYPE_FIELD = "type"
+REASON_LENGTH_MAX = 500
 
 
 class EventsSchema:
@@ -30,8 +32,13 @@ class EventsSchema:
         """The names that the schema's `type` fields allow; empty when it declares none."""
 
     def encode(self, event: object) -> bytes:
-        """Validate an event (a model or plain data) and return its JSON; raise `EventRejected`."""
-        return self.dump(self.validate(event))
+        """Validate an event (a model or plain data) and return its JSON, in the names of the schema's fields.
+
+        Raise `EventRejected`, also for an event that would not be accepted again where it arrives.
+        """
+        encoded = self.dump(self.validate(event))
+        self.decode(encoded)
+        return encoded
 
     def validate(self, event: object) -> Any:
         """Return a Python value as an event of the schema; raise `EventRejected`."""
@@ -43,14 +50,14 @@ class EventsSchema:
     def dump(self, event: object) -> bytes:
         """Return the JSON of an event that was validated."""
         try:
-            return self._adapter.dump_json(event, round_trip=True)
-        except PydanticSerializationError as error:
-            raise EventRejected(f"the event cannot be written as JSON: {error}") from error
+            return self._adapter.dump_json(event, by_alias=False, warnings="error", round_trip=True)
+        except Exception as error:  # whatever a serializer of the user's raises
+            raise EventRejected(f"the event cannot be written as JSON: {str(error)[:REASON_LENGTH_MAX]}") from error
 
     def decode(self, data: bytes) -> Any:
-        """Return the event of a JSON document; raise `EventRejected`."""
+        """Return the event of a JSON document, its fields under their names or aliases; raise `EventRejected`."""
         try:
-            return self._adapter.validate_json(data)
+            return self._adapter.validate_json(data, by_alias=True, by_name=True)
         except ValidationError as error:
             raise EventRejected(f"the event does not fit the schema: {_explained(error)}") from error
 
@@ -67,7 +74,7 @@ class Trigger:
         elif isinstance(on, type):
             self._classes = (_checked_class(on),)
         elif callable(on):
-            self._predicate = on
+            self._predicate = _checked_predicate(on)
         else:
             several = list(on)
             self._names = frozenset(item for item in several if isinstance(item, str))
@@ -100,6 +107,20 @@ def type_of(event: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def names_of(event_class: type[BaseModel]) -> list[str]:
+    """Return the type names of an event class; raise `ConfigurationError` when its `type` is no `Literal`."""
+    names = _type_names(_checked_class(event_class))
+    if not names:
+        raise ConfigurationError(f"{event_class.__name__} cannot be waited for: its `type` must be a Literal")
+    return names
+
+
+def _checked_predicate(predicate: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    if inspect.iscoroutinefunction(predicate) or inspect.iscoroutinefunction(getattr(predicate, "__call__", None)):  # noqa: B004
+        raise ConfigurationError("on= takes a plain predicate: what an async one returns is always true")
+    return predicate
+
+
 def _checked_class(item: object) -> type[BaseModel]:
     if not (isinstance(item, type) and issubclass(item, BaseModel)):
         raise ConfigurationError(f"on= takes type names, event classes or a predicate, not {item!r}")
@@ -125,4 +146,5 @@ def _explained(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{where}: {first['msg']}{more}" if where else f"{first['msg']}{more}"
+    text = f"{where}: {first['msg']}" if where else first["msg"]
+    return text[:REASON_LENGTH_MAX] + more

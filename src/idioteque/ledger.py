@@ -88,6 +88,8 @@ class StepRow:
     due_at_ms: int = 0
     committed_at_ms: int | None = None
     last_error: str | None = None
+    taken: str | None = None  # the event that is its outcome
+    waits_for: str | None = None  # what will bring its outcome, in words
 
 
 def claim(run: RunRow, request: Claim, now_ms: int) -> Finished | Busy | Waiting | None:
@@ -127,11 +129,20 @@ def commit_step(run: RunRow, step: StepRow, token: int, outcome: Outcome, now_ms
         return Lost(step.outcome, held)
     if not outcome.ok and run.is_held_by_another(token, now_ms):
         return Stale()
-    run.seq += 1
-    step.outcome, step.seq, step.committed_at_ms = outcome, run.seq, now_ms
-    step.strikes, step.due_at_ms = 0, 0
+    _record(run, step, outcome, now_ms)
     _note_progress(run, held, now_ms)
     return Won(held)
+
+
+def take(run: RunRow, step: StepRow, event_id: str, outcome: Outcome, is_taken: bool, now_ms: int) -> Committed:
+    """Record what came from elsewhere as the outcome of a step that waited for it; one run takes an event once."""
+    if step.outcome is not None or run.status not in ("running", "waiting"):
+        return Lost(step.outcome, held=False)
+    if is_taken:
+        return Stale()
+    step.taken = event_id
+    _record(run, step, outcome, now_ms)
+    return Won(held=False)
 
 
 def commit_body(run: RunRow, token: int, outcome: Outcome, now_ms: int) -> Committed:
@@ -178,13 +189,14 @@ def fail(run: RunRow, step: StepRow, token: int, attempts: int, due_at_ms: int, 
     return Go(step.attempts)
 
 
-def schedule(run: RunRow, step: StepRow, token: int, due_at_ms: int) -> Scheduled:
-    """Fix when a timer ends; the first time that was recorded stands."""
+def schedule(run: RunRow, step: StepRow, token: int, due_at_ms: int, waits_for: str | None) -> Scheduled:
+    """Fix when a timer or a wait ends; the first time that was recorded stands."""
     if run.status != "running" or not run.is_held_by(token):
         return Gone()
     if step.outcome is not None:
         return Done(step.outcome)
     step.due_at_ms = step.due_at_ms or due_at_ms
+    step.waits_for = waits_for
     return Due(step.due_at_ms)
 
 
@@ -221,7 +233,7 @@ def reopen(run: RunRow, steps: Iterable[StepRow]) -> list[StepRow] | None:
     changed = [step for step in steps if step.outcome is None or not step.outcome.ok]
     for step in changed:
         is_timer = step.outcome is None and not step.attempts
-        step.outcome, step.seq, step.committed_at_ms = None, 0, None
+        step.outcome, step.seq, step.committed_at_ms, step.taken = None, 0, None, None
         step.attempts, step.strikes, step.begun = 0, 0, 0
         step.due_at_ms = step.due_at_ms if is_timer else 0
     return changed
@@ -259,6 +271,7 @@ def started(run: RunRow, event: bytes, steps: Iterable[StepRow]) -> Started:
         run.function_id,
         event,
         run.options,
+        run.created_at_ms,
         outcomes,
         unfinished,
     )
@@ -294,6 +307,7 @@ def record(run: RunRow, event: bytes, steps: Iterable[StepRow] = ()) -> RunRecor
                 step.due_at_ms,
                 step.committed_at_ms,
                 step.last_error,
+                step.waits_for,
             )
             for step in ordered
         ],
@@ -309,6 +323,12 @@ def _trouble(text: str | None) -> Trouble | None:
 
 def _seq(recorded: Recorded) -> int:
     return recorded.seq
+
+
+def _record(run: RunRow, step: StepRow, outcome: Outcome, now_ms: int) -> None:
+    run.seq += 1
+    step.outcome, step.seq, step.committed_at_ms = outcome, run.seq, now_ms
+    step.strikes, step.due_at_ms = 0, 0
 
 
 def _note_progress(run: RunRow, held: bool, now_ms: int) -> None:

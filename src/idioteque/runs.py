@@ -16,7 +16,7 @@ from idioteque.errors import InvalidValue, RunCancelled, RunFailed, RunUnknown
 from idioteque.events import EventsSchema
 from idioteque.function import Function
 from idioteque.ids import checked_id
-from idioteque.store import Outcome, RunRecord, Status, StepRecord, Store
+from idioteque.store import NEVER_MS, Outcome, RunRecord, Status, StepRecord, Store
 
 PAGE_MAX = 1000
 ENDED = ("completed", "failed", "cancelled")
@@ -139,8 +139,12 @@ class Runs:
         A run that has ended stays as it is. Raise `RunUnknown`.
         """
         status = await self._store.cancel(checked_id(run_id, "run id"))
-        if status is None:
+        record = await self._store.get(run_id)
+        if status is None or record is None:
             raise RunUnknown(run_id)
+        options: dict[str, Any] = json.loads(record.options)
+        if status == "cancelled" and "parent" in options:  # the run that waits for it hears of it by a delivery
+            await self._outbox.reopen(record.event_id, record.function_id, record.epoch, options.get("retries"))
         return status
 
     async def retry(self, run_id: str) -> None:
@@ -184,7 +188,10 @@ def _why(record: RunRecord, now_ms: int) -> Why:
         if step.attempts:
             text = f"step {key!r} failed {step.attempts} times, last with {step.error}"
             return Why("retrying", text, _time(step.due_at_ms))
-        return Why("sleeping", f"in {key!r}", _time(step.due_at_ms))
+        until = _time(step.due_at_ms) if step.due_at_ms < NEVER_MS else None
+        if step.waits_for is not None:
+            return Why("waiting_for_event", f"step {key!r} waits for {step.waits_for}", until)
+        return Why("sleeping", f"in {key!r}", until)
     return Why("running", "its message is on its way; if a process died with it, it comes again")
 
 

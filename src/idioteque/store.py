@@ -21,6 +21,9 @@ PATH_DEPTH_MAX = 32
 KEY_LENGTH_MAX = 512
 MAX_STRIKES = 3
 TAKEOVER_AFTER_MS = 1500
+MAILBOX_MS = 24 * 3600 * 1000
+"""How long an event can still be taken by a run that begins to wait for it after it came."""
+NEVER_MS = 2**52
 
 TroubleKind = Literal["dead_letter", "missing_step"]
 Status = Literal["running", "waiting", "completed", "failed", "cancelled"]
@@ -109,6 +112,29 @@ class Unfinished:
 
 
 @dataclass(frozen=True, slots=True)
+class Letter:
+    """An event in the mailbox: it may have come before anybody waited for it."""
+
+    event_id: str
+    event: bytes
+    accepted_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """A step that waits for an event of one of its types whose fields equal those of `where` (a JSON object)."""
+
+    run_id: str
+    path: Path
+    event_id: str
+    function_id: str
+    where: bytes
+    created_at_ms: int
+    epoch: int
+    options: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """The lease is yours under this token, with everything that is known of the run in one snapshot."""
 
@@ -119,6 +145,7 @@ class Started:
     function_id: str
     event: bytes
     options: bytes
+    created_at_ms: int = 0
     outcomes: Sequence[Recorded] = ()
     unfinished: Mapping[Path, Unfinished] = field(default_factory=dict[Path, Unfinished])
 
@@ -221,6 +248,7 @@ class StepRecord:
     due_at_ms: int
     committed_at_ms: int | None
     error: str | None
+    waits_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,8 +296,28 @@ class Store(Protocol):
         """Record that a step failed for the n-th time and is due again at a time."""
         ...
 
-    async def schedule(self, lease: Lease, path: Path, due_at_ms: int) -> Scheduled:
-        """Record when a timer ends, unless that is on record already."""
+    async def schedule(self, lease: Lease, path: Path, due_at_ms: int, waits_for: str | None = None) -> Scheduled:
+        """Record when a timer or a wait ends, unless that is on record already, and what it waits for, in words."""
+        ...
+
+    async def watch(self, lease: Lease, path: Path, types: Sequence[str], where: bytes) -> None:
+        """Have a step of this run found by the events of these types, until `unwatch` or the end of the run."""
+        ...
+
+    async def unwatch(self, run_id: str, path: Path) -> None:
+        """Forget a watcher."""
+        ...
+
+    async def arrive(self, event_id: str, type_name: str, event: bytes) -> tuple[Letter, Sequence[Watcher]]:
+        """Put an event into the mailbox, once, and return it as it is there, with everybody who waits for its type."""
+        ...
+
+    async def letters(self, types: Sequence[str], since_ms: int) -> Sequence[Letter]:
+        """Return the events of these types that were accepted since then, in that order."""
+        ...
+
+    async def take(self, run_id: str, path: Path, event_id: str, outcome: Outcome) -> Committed:
+        """Record an event as the outcome of a step that waited; `Stale` when another step of the run has taken it."""
         ...
 
     async def release(

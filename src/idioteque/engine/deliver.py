@@ -23,7 +23,8 @@ from idioteque.engine.inline import InlinePass
 from idioteque.engine.leases import LEASE_MS, Leases
 from idioteque.engine.outbox import Outbox
 from idioteque.engine.step import NoJsonForm
-from idioteque.errors import DuplicateStepKey, EventRejected, IdiotequeError, first_line
+from idioteque.engine.waits import wake_watchers
+from idioteque.errors import DuplicateStepKey, EventRejected, IdiotequeError, RunCancelled, first_line
 from idioteque.events import EventsSchema, type_of
 from idioteque.function import Function, RunFailure, failure_handler, run_id
 from idioteque.ids import nonce
@@ -33,8 +34,11 @@ from idioteque.store import (
     Claim,
     Finished,
     Lease,
+    Lost,
     NewRun,
     Outcome,
+    Path,
+    RunRecord,
     Stale,
     Started,
     Store,
@@ -122,8 +126,13 @@ class Engine:
 
     async def _start(self, envelope: EventEnvelope, delivery: Delivery) -> Answer:
         wanted = self._wanted(envelope)
+        name = type_of(json.loads(envelope.event))
+        woken = 0
+        if name is not None:
+            woken = await wake_watchers(self._store, self._outbox, envelope.event_id, name, envelope.event)
+        if not wanted and woken:
+            return Answer(200, f"woke {woken} runs")
         if not wanted:
-            name = type_of(json.loads(envelope.event)) or "this event"
             _log.info("event %s (%s) started nothing: no mounted function wants it", envelope.event_id, name)
             return Answer(200, f"started nothing: no mounted function wants {name!r}")
         first = [self._outbox.first(function.id, envelope) for function in wanted]
@@ -152,7 +161,7 @@ class Engine:
                     return answer
                 continue
             if isinstance(claimed, Finished):
-                await self._report(run, function, claimed.status == "failed")
+                await self._report(run, function)
                 return Answer(200, f"the run is {claimed.status}")
             if isinstance(claimed, Busy):
                 await self._outbox.look_again(envelope, claimed, (delivery.message_id, delivery.retried))
@@ -217,35 +226,46 @@ class Engine:
         if isinstance(ending, Faulted):
             await self._hand_back(lease)
             raise ending.error
+        is_reported = b'"parent"' in started.options
         if isinstance(ending, Returned):
-            return await self._finish(function, lease, _result(function, ending.value))
+            return await self._finish(function, lease, _result(function, ending.value), is_reported)
         if isinstance(ending, Raised):
             pause_s = _pause_s(function, ending.error, started.attempts + 1)
             if pause_s is not None:
                 return await self._try_later(envelope, lease, ending.error, math.ceil(pause_s * 1000))
             text = first_line(ending.error)
             _log.error("run %s of %s failed: %s", lease.run_id, function.id, text, exc_info=ending.error)
-            return await self._finish(function, lease, failure(ending.error))
-        if not ending.postponed:
+            return await self._finish(function, lease, failure(ending.error), is_reported)
+        if not (ending.postponed or ending.awaits):
             await self._hand_back(lease)
             raise RuntimeError("the function waits for nothing that is known")
         if await self._store.release(lease, "suspended") is None:
             return None
-        await self._outbox.postpone(envelope, ending.postponed)
-        return Answer(200, f"{len(ending.postponed)} steps are due later")
+        if ending.postponed:
+            await self._outbox.postpone(envelope, ending.postponed)
+        return Answer(200, "the run waits")
 
-    async def _finish(self, function: Function, lease: Lease, outcome: Outcome) -> Answer | None:
+    async def _finish(self, function: Function, lease: Lease, outcome: Outcome, is_reported: bool) -> Answer | None:
         answer = await self._store.commit(lease, BODY, outcome)
         if isinstance(answer, Stale):
             return None
-        await self._report(lease.run_id, function, not outcome.ok)
+        if is_reported or not outcome.ok:
+            await self._report(lease.run_id, function)
         return Answer(200, "completed" if outcome.ok else "failed")
 
-    async def _report(self, run: str, function: Function, is_failed: bool) -> None:
-        """Start the failure handler of a run that failed; a delivery that is repeated sends the same message again."""
-        handler = failure_handler(function) if is_failed else None
-        record = None if handler is None else await self._store.get(run)
-        if handler is None or record is None or record.outcome is None or record.outcome.ok:
+    async def _report(self, run: str, function: Function) -> None:
+        """Tell whoever waits for the end of a run: its parent, and its failure handler.
+
+        A delivery that is repeated sends the same messages again.
+        """
+        record = await self._store.get(run)
+        if record is None or record.status not in ("completed", "failed", "cancelled"):
+            return
+        parent = json.loads(record.options).get("parent")
+        if parent is not None:
+            await self._answer_parent(parent[0], tuple(parent[1]), record)
+        handler = failure_handler(function)
+        if handler is None or record.outcome is None or record.outcome.ok:
             return
         document = {
             "event": json.loads(record.event),
@@ -255,6 +275,13 @@ class Engine:
             "error": describe(record.outcome.payload),
         }
         await self._outbox.fail(run, handler.id, json.dumps(document).encode(), record.epoch)
+
+    async def _answer_parent(self, parent_id: str, path: Path, child: RunRecord) -> None:
+        outcome = child.outcome or failure(RunCancelled(child.run_id))
+        answer = await self._store.take(parent_id, path, child.run_id, outcome)
+        parent = await self._store.get(parent_id)
+        if parent is not None and not (isinstance(answer, Lost) and answer.outcome is None):
+            await self._outbox.answer_parent(parent, path)
 
     async def _try_later(
         self, envelope: RunEnvelope, lease: Lease, error: BaseException, pause_ms: int
@@ -281,8 +308,10 @@ def _claim(run: str, envelope: RunEnvelope, delivery: Delivery) -> Claim:
 def _new_run(envelope: RunEnvelope) -> NewRun | None:
     if envelope.event is None:
         return None
-    options = json.dumps({} if envelope.retries is None else {"retries": envelope.retries}).encode()
-    return NewRun(envelope.event_id, envelope.function_id, envelope.event, options)
+    options: dict[str, Any] = {} if envelope.retries is None else {"retries": envelope.retries}
+    if envelope.parent is not None:
+        options["parent"] = envelope.parent
+    return NewRun(envelope.event_id, envelope.function_id, envelope.event, json.dumps(options).encode())
 
 
 def _inherited(envelope: RunEnvelope, started: Started) -> RunEnvelope:

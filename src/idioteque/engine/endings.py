@@ -36,9 +36,10 @@ class Raised:
 
 @dataclass(frozen=True, slots=True)
 class Suspended:
-    """Nothing more can move now; these steps are tried again later."""
+    """Nothing more can move now: these steps are tried again later, and whether something else will wake the run."""
 
     postponed: tuple[Postponed, ...]
+    awaits: bool
 
 
 @dataclass(frozen=True, slots=True)

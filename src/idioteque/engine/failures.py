@@ -6,7 +6,7 @@ import json
 import traceback
 from typing import Any
 
-from idioteque.errors import ResultNotSerializable, StepFailed, StepInterrupted
+from idioteque.errors import ResultNotSerializable, StepFailed, StepInterrupted, text_of
 from idioteque.store import MAX_STRIKES, Outcome
 
 TRACEBACK_LENGTH_MAX = 8000
@@ -23,7 +23,7 @@ def failure(error: BaseException, kind: str = FAILED) -> Outcome:
     else:
         name = "ResultNotSerializable" if kind == UNSERIALIZABLE else type(error).__name__
     trace = "".join(traceback.format_exception(error))[-TRACEBACK_LENGTH_MAX:]
-    return _outcome(kind, name, str(error)[:MESSAGE_LENGTH_MAX], trace)
+    return _outcome(kind, name, text_of(error)[:MESSAGE_LENGTH_MAX], trace)
 
 
 def _outcome(kind: str, name: str, message: str, trace: str = "") -> Outcome:

@@ -8,8 +8,9 @@ each make something else of it.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from idioteque.clock import Clock
@@ -18,12 +19,14 @@ from idioteque.engine.endings import Ending, Faulted, LeaseLost, PassOver, Postp
 from idioteque.engine.failures import raised
 from idioteque.engine.history import History
 from idioteque.engine.outbox import Outbox
-from idioteque.engine.step import MISSING, Scope, Sleep, Step, current
+from idioteque.engine.step import MISSING, Prepare, Scope, Sleep, Step, Wait, current
+from idioteque.engine.waits import Watch
 from idioteque.errors import DuplicateStepKey, InvalidValue
 from idioteque.function import Published
 from idioteque.ids import derived_id
 from idioteque.store import (
     BODY,
+    NEVER_MS,
     PATH_DEPTH_MAX,
     Lease,
     Outcome,
@@ -56,7 +59,10 @@ class InlinePass:
         self.turn = asyncio.Lock() if careful else None
         self.unfinished = dict(started.unfinished)
         self.postponed: dict[Path, Postponed] = {}
+        self.awaits = False
         self._outbox = outbox
+        self._created_at_ms = started.created_at_ms
+        self._options: dict[str, Any] = json.loads(started.options)
         self._function_id = started.function_id
         self._history = History(started.outcomes)
         self._root = Scope(self, BODY)
@@ -112,7 +118,7 @@ class InlinePass:
         if self._is_lost:
             return LeaseLost()
         if not task.done():
-            return Suspended(tuple(self.postponed.values()))
+            return Suspended(tuple(self.postponed.values()), self.awaits)
         if self._misuse is not None:
             return Raised(self._misuse)
         if task.cancelled():
@@ -139,12 +145,39 @@ class InlinePass:
     async def execute(
         self, key: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: StepOptions
     ) -> Any:
+        if self.is_over:
+            raise PassOver("this pass over the function has ended")
         step = Step(self, self._register(key), call, args, kwargs, options)
         outcome = await self._outcome(step)
         return await self._opened(step.path, outcome, call) if step.decoded is MISSING else step.decoded
 
     async def sleep(self, key: str, due_at_ms: int) -> None:
+        if self.is_over:
+            raise PassOver("this pass over the function has ended")
         await self._outcome(Sleep(self, self._register(key), due_at_ms))
+
+    async def wait(self, key: str, types: Sequence[str], where: Mapping[str, object], until_ms: int) -> bytes | None:
+        watch = Watch(self.store, self.lease, self._created_at_ms, types, where)
+        return await self._awaited(key, until_ms, f"event {' or '.join(types)}", watch.prepare)
+
+    async def invoke(self, key: str, function_id: str, event: object) -> bytes:
+        encoded = self._outbox.encode(event)
+
+        async def start(path: Path) -> None:
+            await self._outbox.invoke(self.lease.run_id, path, function_id, encoded, self._options)
+
+        result = await self._awaited(key, NEVER_MS, f"a run of {function_id}", start)
+        assert result is not None
+        return result
+
+    async def _awaited(self, key: str, until_ms: int, waits_for: str, prepare: Prepare) -> bytes | None:
+        if self.is_over:
+            raise PassOver("this pass over the function has ended")
+        step = Wait(self, self._register(key), until_ms, waits_for, prepare)
+        outcome = await self._outcome(step)
+        if not outcome.ok:
+            raise raised(path_text(step.path), outcome.payload)
+        return outcome.payload
 
     async def publish(self, key: str, event: object) -> Published:
         encoded = self._outbox.encode(event)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from idioteque.clock import Clock
 from idioteque.dispatcher import RETRY_HORIZON_S, Dispatcher, EventEnvelope, Outgoing, RunEnvelope
@@ -12,7 +14,7 @@ from idioteque.engine.endings import Postponed
 from idioteque.events import EventsSchema
 from idioteque.function import Published, run_id
 from idioteque.ids import derived_id, jittered
-from idioteque.store import Busy, path_text
+from idioteque.store import Busy, Path, RunRecord, Watcher, path_text
 
 CHECK_BACK_SPREAD = 0.1
 MESSAGE_DELAY_MAX_S = 6 * 86_400.0
@@ -73,6 +75,28 @@ class Outbox:
         """Have a run that failed go on."""
         envelope = RunEnvelope(event_id, function_id, self._not_after_ms(0), retries=retries, epoch=epoch)
         await self._dispatcher.send([_outgoing(envelope, 0.0, "reopen")])
+
+    async def wake(self, watcher: Watcher) -> None:
+        """Have a run go on whose wait is over."""
+        options: dict[str, Any] = json.loads(watcher.options)
+        await self._send_wake(watcher.event_id, watcher.function_id, watcher.path, watcher.epoch, options)
+
+    async def invoke(self, parent: str, path: Path, function_id: str, event: bytes, options: Mapping[str, Any]) -> None:
+        """Start a run whose outcome is that of a step of another run."""
+        event_id = derived_id("evt", parent, *path)
+        envelope = RunEnvelope(event_id, function_id, self._not_after_ms(0), event, options.get("retries"))
+        await self.start([replace(envelope, parent=(parent, path))])
+
+    async def answer_parent(self, parent: RunRecord, path: Path) -> None:
+        """Have a run go on whose invoked run has ended."""
+        await self._send_wake(parent.event_id, parent.function_id, path, parent.epoch, json.loads(parent.options))
+
+    async def _send_wake(
+        self, event_id: str, function_id: str, path: Path, epoch: int, options: Mapping[str, Any]
+    ) -> None:
+        not_after_ms = self._not_after_ms(0)
+        envelope = RunEnvelope(event_id, function_id, not_after_ms, retries=options.get("retries"), epoch=epoch)
+        await self._dispatcher.send([_outgoing(envelope, 0.0, "wake", path_text(path))])
 
     async def fail(self, run: str, handler_id: str, failure: bytes, epoch: int) -> None:
         """Start the failure handler of a run that failed: a run of its own, whose event is the failure."""

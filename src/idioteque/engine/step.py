@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from idioteque.bridge import call_anywhere
@@ -16,6 +16,7 @@ from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, UNSERIALIZABLE, f
 from idioteque.errors import first_line
 from idioteque.retry import Retry
 from idioteque.store import (
+    NEVER_MS,
     Done,
     Exhausted,
     Gone,
@@ -33,6 +34,8 @@ from idioteque.values import Codec, NotSerializable, codec_of
 BACKOFF_IN_PLACE_MAX_S = 1.5
 DEFAULT_RETRY = Retry()
 MISSING = object()
+Prepare = Callable[[Path], Awaitable[Outcome | None]]
+"""Sets up what will bring a wait's outcome; returns it if it is there already."""
 NOTHING = Outcome(True, b"null")
 
 
@@ -46,6 +49,8 @@ class Pass(Protocol):
     """Held by the one step that may run, when they run one at a time and each start is recorded first."""
     unfinished: dict[Path, Unfinished]
     postponed: dict[Path, Postponed]
+    awaits: bool
+    """Whether something else than a due time will wake the run."""
 
     @property
     def is_stopping(self) -> bool: ...
@@ -290,6 +295,35 @@ class Sleep(Step):
         if isinstance(answer, Done):
             return answer.outcome
         self._due_at_ms = answer.at_ms
+        return await self._commit(NOTHING) if await self._is_due() else None
+
+
+class Wait(Step):
+    """A step whose outcome comes from elsewhere, or is nothing once its time is over."""
+
+    def __init__(self, owner: Pass, path: Path, until_ms: int, waits_for: str, prepare: Prepare) -> None:
+        super().__init__(owner, path, _nothing, (), {}, StepOptions())
+        self._until_ms = until_ms
+        self._waits_for = waits_for
+        self._prepare = prepare
+
+    async def _to_its_end(self) -> Outcome | None:
+        """Fix the end of the wait, let whatever brings the outcome be set up, and see whether it is there already."""
+        owner = self.owner
+        answer = await owner.store.schedule(owner.lease, self.path, self._until_ms, self._waits_for)
+        if isinstance(answer, Gone):
+            owner.lose()
+            return None
+        if isinstance(answer, Done):
+            return answer.outcome
+        self._due_at_ms = answer.at_ms
+        outcome = await self._prepare(self.path)
+        if outcome is not None:
+            owner.remember(self.path, outcome)
+            return outcome
+        if answer.at_ms >= NEVER_MS:
+            owner.awaits = True
+            return None
         return await self._commit(NOTHING) if await self._is_due() else None
 
 

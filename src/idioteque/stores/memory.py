@@ -11,6 +11,7 @@ from idioteque.clock import Clock, SystemClock
 from idioteque.ledger import RunRow, StepRow
 from idioteque.store import (
     BODY,
+    MAILBOX_MS,
     Begun,
     Claim,
     Claimed,
@@ -18,6 +19,7 @@ from idioteque.store import (
     Failed,
     Gone,
     Lease,
+    Letter,
     Lost,
     NewRun,
     Outcome,
@@ -28,6 +30,7 @@ from idioteque.store import (
     Status,
     Trouble,
     Unknown,
+    Watcher,
 )
 
 
@@ -49,6 +52,8 @@ class MemoryStore:
         self._clock = clock or SystemClock()
         self._runs: dict[str, _Stored] = {}
         self._events: dict[str, bytes] = {}
+        self._watchers: dict[str, dict[tuple[str, Path], Watcher]] = {}
+        self._mailbox: dict[str, dict[str, Letter]] = {}
         self._lock = threading.Lock()
 
     async def claim(self, claim: Claim) -> Claimed:
@@ -102,13 +107,57 @@ class MemoryStore:
                 stored.steps[path] = step
             return answer
 
-    async def schedule(self, lease: Lease, path: Path, due_at_ms: int) -> Scheduled:
+    async def schedule(self, lease: Lease, path: Path, due_at_ms: int, waits_for: str | None = None) -> Scheduled:
         with self._lock:
             stored = self._runs.get(lease.run_id)
             if stored is None:
                 return Gone()
             step = stored.steps.setdefault(path, StepRow(path))
-            return ledger.schedule(stored.run, step, lease.token, due_at_ms)
+            return ledger.schedule(stored.run, step, lease.token, due_at_ms, waits_for)
+
+    async def watch(self, lease: Lease, path: Path, types: Sequence[str], where: bytes) -> None:
+        with self._lock:
+            stored = self._runs.get(lease.run_id)
+            if stored is None or not stored.run.is_held_by(lease.token):
+                return
+            run = stored.run
+            for type_name in types:
+                self._watchers.setdefault(type_name, {})[run.run_id, path] = Watcher(
+                    *(run.run_id, path, run.event_id, run.function_id),
+                    *(where, run.created_at_ms, run.epoch, run.options),
+                )
+
+    async def unwatch(self, run_id: str, path: Path) -> None:
+        with self._lock:
+            for watchers in self._watchers.values():
+                watchers.pop((run_id, path), None)
+
+    async def arrive(self, event_id: str, type_name: str, event: bytes) -> tuple[Letter, Sequence[Watcher]]:
+        now_ms = self._clock.now_ms()
+        with self._lock:
+            box = self._mailbox.setdefault(type_name, {})
+            for old in [letter for letter in box.values() if letter.accepted_at_ms < now_ms - MAILBOX_MS]:
+                del box[old.event_id]
+            letter = box.setdefault(event_id, Letter(event_id, event, now_ms))
+            return letter, list(self._watchers.get(type_name, {}).values())
+
+    async def letters(self, types: Sequence[str], since_ms: int) -> Sequence[Letter]:
+        with self._lock:
+            found = [letter for name in types for letter in self._mailbox.get(name, {}).values()]
+            return sorted(
+                (letter for letter in found if letter.accepted_at_ms >= since_ms),
+                key=lambda letter: (letter.accepted_at_ms, letter.event_id),
+            )
+
+    async def take(self, run_id: str, path: Path, event_id: str, outcome: Outcome) -> Committed:
+        now_ms = self._clock.now_ms()
+        with self._lock:
+            stored = self._runs.get(run_id)
+            if stored is None:
+                return Lost(None, held=False)
+            step = stored.steps.setdefault(path, StepRow(path))
+            is_taken = any(other.taken == event_id for other in stored.steps.values())
+            return ledger.take(stored.run, step, event_id, outcome, is_taken, now_ms)
 
     async def release(
         self, lease: Lease, kind: ReleaseKind, *, due_at_ms: int = 0, error: str | None = None

@@ -34,6 +34,8 @@ class Faults:
 
     def __init__(self) -> None:
         self.fail_at: set[int] = set()
+        self.fail_on: set[tuple[str, int]] = set()
+        """The n-th call of a name, such as `("commit", 2)`."""
         self.after = False
         self.calls = 0
         self.injected = 0
@@ -42,7 +44,7 @@ class Faults:
     async def through(self, name: str, call: Callable[[], Any]) -> Any:
         self.calls += 1
         self.names.append(name)
-        fails = self.calls in self.fail_at
+        fails = self.calls in self.fail_at or (name, self.names.count(name)) in self.fail_on
         if fails:
             self.injected += 1
         if fails and not self.after:

@@ -232,7 +232,7 @@ async def test_retries_zero_gives_a_message_up_after_one_attempt(rig: Rig) -> No
         return None
 
     rig.mount()
-    rig.faults.fail_at = {2}
+    rig.faults.fail_on = {("claim", 1)}
     await rig.worker.publish(Order(), retries=0)
     await rig.finish()
 
@@ -302,7 +302,7 @@ async def test_except_exception_around_a_step_never_sees_the_engine(rig: Rig) ->
             raise OSError("not yet")
         return "paid"
 
-    rig.faults.fail_at = {3}  # recording the failure fails as well
+    rig.faults.fail_on = {("fail", 1)}  # recording the failure fails as well
 
     run = await rig.run()
 
@@ -407,7 +407,7 @@ async def test_the_first_of_several_ends_the_same_on_a_replay(rig: Rig) -> None:
         await ctx.execute("end", rig.effect, "end")
         return first
 
-    rig.faults.fail_at = {6}
+    rig.faults.fail_on = {("commit", 4)}
 
     run = await rig.run()
 
@@ -435,7 +435,7 @@ async def test_of_two_failures_the_one_that_came_first_is_raised_on_every_replay
             raised.append(error.message)
         return await ctx.execute("after", rig.effect, "after")
 
-    rig.faults.fail_at = {5}
+    rig.faults.fail_on = {("commit", 3)}
 
     assert (await rig.run()).result == "after"
     assert raised == ["early", "early"]

@@ -89,7 +89,10 @@ async def test_a_falsy_result_is_a_result(rig: Rig, value: Any) -> None:
         await ctx.execute("again", rig.effect, "again")
         return [result]
 
-    rig.faults.fail_at, rig.faults.after = {4}, True  # the reply to the second step's commit is lost: one replay
+    rig.faults.fail_on, rig.faults.after = (
+        {("commit", 2)},
+        True,
+    )  # the reply to the second step's commit is lost: one replay
 
     run = await rig.run()
 
@@ -177,7 +180,7 @@ async def test_a_caught_failure_followed_by_a_step_survives_every_replay(rig: Ri
             return await ctx.execute("compensate", rig.effect, "compensated")
         return "paid"
 
-    rig.faults.fail_at = {4}  # the process dies between the effect of the compensation and its commit
+    rig.faults.fail_on = {("commit", 2)}  # the process dies between the effect of the compensation and its commit
 
     run = await rig.run()
 
@@ -249,7 +252,7 @@ async def test_results_come_back_as_the_annotated_type_on_first_run_and_replay(r
         seen.append([await ctx.execute("user", user), await ctx.execute("pairs", pairs)])
         await ctx.execute("last", rig.effect, "last")
 
-    rig.faults.fail_at = {5}
+    rig.faults.fail_on = {("commit", 3)}
 
     await rig.run()
 
@@ -343,7 +346,7 @@ async def test_nested_steps_are_recorded_one_by_one(rig: Rig) -> None:
         result = await ctx.execute("outer", outer, ctx)
         return [*result, await ctx.execute("tail", rig.effect, "tail")]
 
-    rig.faults.fail_at = {6}  # dies somewhere inside the container
+    rig.faults.fail_on = {("commit", 4)}  # dies somewhere inside the container
 
     run = await rig.run()
 
@@ -432,11 +435,10 @@ async def test_an_at_most_once_step_whose_end_was_not_recorded_raises_step_inter
             caught.append(error)
             return await ctx.execute("ask", rig.effect, "asked")
 
-    rig.faults.fail_at = {4}  # publish, claim, begin, and the commit that never happens
+    rig.faults.fail_on = {("commit", 1)}
 
     run = await rig.run()
 
-    assert rig.faults.names[3] == "commit"
     assert run.result == "asked"
     assert rig.effects == {"once": 1, "asked": 1}
     assert len(caught) == 1

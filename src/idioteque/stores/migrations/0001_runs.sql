@@ -43,5 +43,27 @@ CREATE TABLE steps (
     due_at_ms BIGINT NOT NULL,
     committed_at_ms BIGINT,
     last_error TEXT,
+    taken TEXT,
+    waits_for TEXT,
     PRIMARY KEY (run_id, path)
 );
+
+CREATE TABLE watchers (
+    run_id TEXT NOT NULL,
+    path TEXT NOT NULL,
+    type TEXT NOT NULL,
+    condition BYTEA NOT NULL,
+    PRIMARY KEY (run_id, path, type)
+);
+
+CREATE INDEX watchers_by_type ON watchers (type);
+
+CREATE TABLE mailbox (
+    event_id TEXT PRIMARY KEY,
+    type TEXT NOT NULL,
+    event BYTEA NOT NULL,
+    accepted_at_ms BIGINT NOT NULL
+);
+
+CREATE INDEX mailbox_by_type ON mailbox (type, accepted_at_ms);
+CREATE INDEX mailbox_by_age ON mailbox (accepted_at_ms);

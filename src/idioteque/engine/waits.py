@@ -1,0 +1,76 @@
+"""Events that runs wait for.
+
+A wait registers, then looks into the mailbox; an event goes into the mailbox, then looks for who waits. So neither can
+miss the other, whichever comes first and whoever dies in between.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from idioteque.engine.outbox import Outbox
+from idioteque.store import Lease, Letter, Lost, Outcome, Path, Store, Won
+
+
+class Watch:
+    """One step that waits for an event: of one of these types, with these values in its fields."""
+
+    def __init__(
+        self, store: Store, lease: Lease, created_at_ms: int, types: Sequence[str], where: Mapping[str, object]
+    ) -> None:
+        self._store = store
+        self._lease = lease
+        self._since_ms = created_at_ms
+        self._types = types
+        self._where = where
+
+    async def prepare(self, path: Path) -> Outcome | None:
+        """Register, then look whether the event is there already."""
+        await self._store.watch(self._lease, path, self._types, json.dumps(self._where).encode())
+        for letter in await self._store.letters(self._types, self._since_ms):
+            outcome = await deliver(self._store, self._lease.run_id, path, letter, self._where)
+            if outcome is not None:
+                await self._store.unwatch(self._lease.run_id, path)
+                return outcome
+        return None
+
+
+async def wake_watchers(store: Store, outbox: Outbox, event_id: str, type_name: str, event: bytes) -> int:
+    """Give an event to every run that waits for it, and have these runs go on; return how many."""
+    letter, watchers = await store.arrive(event_id, type_name, event)
+    woken = 0
+    for watcher in watchers:
+        if letter.accepted_at_ms < watcher.created_at_ms:
+            continue  # a late copy of an event that the run cannot have waited for
+        outcome = await deliver(store, watcher.run_id, watcher.path, letter, json.loads(watcher.where))
+        if outcome is not None:
+            await outbox.wake(watcher)
+            await store.unwatch(watcher.run_id, watcher.path)
+            woken += 1
+    return woken
+
+
+async def deliver(store: Store, run_id: str, path: Path, letter: Letter, where: Mapping[str, object]) -> Outcome | None:
+    """Record an event as a wait's outcome; return what is on record, or None when the event is not for this wait."""
+    if not matches(letter.event, where):
+        return None
+    outcome = Outcome(True, letter.event)
+    answer = await store.take(run_id, path, letter.event_id, outcome)
+    if isinstance(answer, Won):
+        return outcome
+    return answer.outcome if isinstance(answer, Lost) else None
+
+
+def matches(event: bytes, where: Mapping[str, object]) -> bool:
+    """Whether an event has these values in its fields; values compare as JSON does."""
+    document: object = json.loads(event)
+    if not isinstance(document, dict):
+        return not where
+    fields = cast(dict[str, Any], document)
+    return all(name in fields and _same(fields[name], value) for name, value in where.items())
+
+
+def _same(left: object, right: object) -> bool:
+    return json.dumps(left, sort_keys=True) == json.dumps(right, sort_keys=True)

@@ -1,0 +1,177 @@
+"""The SQL of the run store, and how its rows become the ledger's and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from idioteque.database import Row, Transaction
+from idioteque.ledger import RunRow, StepRow
+from idioteque.store import NewRun, Outcome, Path, path_of, path_text
+
+RUN_COLUMNS = (
+    "run_id, event_id, function_id, options, created_at_ms, status, finished_at_ms, outcome_ok, outcome, attempts,"
+    " strikes, due_at_ms, last_error, epoch, trouble, seq, tokens, token, lease_until_ms, alive_at_ms, owner,"
+    " message_id, retried"
+)
+STEP_COLUMNS = (
+    "path, outcome_ok, outcome, seq, attempts, strikes, begun, due_at_ms, committed_at_ms, last_error, taken, waits_for"
+)
+
+# The first thing every operation does: a run's operations take turns on this row, so what is read after it is current.
+LOCK_RUN = f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = :run_id"  # noqa: S608 - constant columns
+
+# A new run; another delivery may have created it first, and then that one stands.
+CREATE_RUN = """INSERT INTO runs (run_id, event_id, function_id, options, created_at_ms, status, attempts, strikes,
+        due_at_ms, epoch, seq, tokens, token, lease_until_ms, alive_at_ms, owner, message_id, retried)
+    VALUES (:run_id, :event_id, :function_id, :options, :now_ms, 'running', 0, 0, 0, 0, 0, 0, 0, 0, 0, '', '', 0)
+    ON CONFLICT (run_id) DO NOTHING"""
+
+# The event is stored once for all functions that it starts; the first one to be stored is the event for good.
+CREATE_EVENT = "INSERT INTO run_events (event_id, event) VALUES (:event_id, :event) ON CONFLICT (event_id) DO NOTHING"
+
+# Everything about a run that an operation may have changed.
+SAVE_RUN = """UPDATE runs SET status = :status, finished_at_ms = :finished_at_ms, outcome_ok = :outcome_ok,
+        outcome = :outcome, attempts = :attempts, strikes = :strikes, due_at_ms = :due_at_ms, last_error = :last_error,
+        epoch = :epoch, trouble = :trouble, seq = :seq, tokens = :tokens, token = :token,
+        lease_until_ms = :lease_until_ms, alive_at_ms = :alive_at_ms, owner = :owner, message_id = :message_id,
+        retried = :retried
+    WHERE run_id = :run_id"""
+
+READ_EVENT = "SELECT event FROM run_events WHERE event_id = :event_id"
+
+# The whole history of a run.
+READ_STEPS = f"SELECT {STEP_COLUMNS} FROM steps WHERE run_id = :run_id ORDER BY seq, path"  # noqa: S608
+
+READ_STEP = f"SELECT {STEP_COLUMNS} FROM steps WHERE run_id = :run_id AND path = :path"  # noqa: S608
+
+# A step's row as it now is; its outcome was written only if there was none, which the ledger saw to under the lock.
+SAVE_STEP = """INSERT INTO steps (run_id, path, outcome_ok, outcome, seq, attempts, strikes, begun, due_at_ms,
+        committed_at_ms, last_error, taken, waits_for)
+    VALUES (:run_id, :path, :outcome_ok, :outcome, :seq, :attempts, :strikes, :begun, :due_at_ms, :committed_at_ms,
+        :last_error, :taken, :waits_for)
+    ON CONFLICT (run_id, path) DO UPDATE SET outcome_ok = :outcome_ok, outcome = :outcome, seq = :seq,
+        attempts = :attempts, strikes = :strikes, begun = :begun, due_at_ms = :due_at_ms,
+        committed_at_ms = :committed_at_ms, last_error = :last_error, taken = :taken,
+        waits_for = :waits_for"""
+
+# A page of runs, the newest first, from behind the last run of the page before.
+LIST = f"""SELECT {RUN_COLUMNS} FROM runs
+    WHERE (:status IS NULL OR status = :status) AND (:function_id IS NULL OR function_id = :function_id)
+      AND (:before IS NULL OR (created_at_ms, run_id) <
+          (SELECT b.created_at_ms, b.run_id FROM runs AS b WHERE b.run_id = :before))
+    ORDER BY created_at_ms DESC, run_id DESC LIMIT :limit"""  # noqa: S608
+
+
+WATCH = """INSERT INTO watchers (run_id, path, type, condition) VALUES (:run_id, :path, :type, :condition)
+    ON CONFLICT (run_id, path, type) DO NOTHING"""
+
+UNWATCH = "DELETE FROM watchers WHERE run_id = :run_id AND path = :path"
+
+# Everybody who waits for an event of a type, but for runs that have ended meanwhile.
+WATCHERS = """SELECT w.run_id, w.path, r.event_id, r.function_id, w.condition, r.created_at_ms, r.epoch, r.options
+    FROM watchers w JOIN runs r ON r.run_id = w.run_id
+    WHERE w.type = :type AND r.status IN ('running', 'waiting')"""
+
+# An event is kept as it came first.
+POST = """INSERT INTO mailbox (event_id, type, event, accepted_at_ms) VALUES (:event_id, :type, :event, :now_ms)
+    ON CONFLICT (event_id) DO NOTHING"""
+
+LETTER = "SELECT event_id, event, accepted_at_ms FROM mailbox WHERE event_id = :event_id"
+
+LETTERS = """SELECT event_id, event, accepted_at_ms FROM mailbox WHERE type = :type AND accepted_at_ms >= :since_ms
+    ORDER BY accepted_at_ms, event_id"""
+
+# A few events that nobody may take any more; every arrival clears away more than it brings.
+FORGET = """DELETE FROM mailbox WHERE event_id IN (SELECT event_id FROM mailbox WHERE accepted_at_ms < :before_ms
+    ORDER BY accepted_at_ms LIMIT 10)"""
+
+# Whether a run has taken an event already.
+TAKEN = "SELECT 1 FROM steps WHERE run_id = :run_id AND taken = :event_id"
+
+
+def create(tx: Transaction, run_id: str, new: NewRun, now_ms: int) -> RunRow:
+    tx.execute(CREATE_EVENT, {"event_id": new.event_id, "event": new.event})
+    tx.execute(
+        CREATE_RUN,
+        {
+            "run_id": run_id,
+            "event_id": new.event_id,
+            "function_id": new.function_id,
+            "options": new.options,
+            "now_ms": now_ms,
+        },
+    )
+    run = load_run(tx, run_id)
+    assert run is not None
+    return run
+
+
+def load_run(tx: Transaction, run_id: str) -> RunRow | None:
+    rows = tx.execute(LOCK_RUN, {"run_id": run_id})
+    return run_of(rows[0]) if rows else None
+
+
+def run_of(row: Row) -> RunRow:
+    columns: tuple[Any, ...] = (*row[:7], _outcome(row[7], row[8]), *row[9:])
+    return RunRow(*columns)
+
+
+def save_run(tx: Transaction, run: RunRow) -> None:
+    tx.execute(
+        SAVE_RUN,
+        {
+            "run_id": run.run_id,
+            "status": run.status,
+            "finished_at_ms": run.finished_at_ms,
+            "outcome_ok": None if run.outcome is None else int(run.outcome.ok),
+            "outcome": None if run.outcome is None else run.outcome.payload,
+            "attempts": run.attempts,
+            "strikes": run.strikes,
+            "due_at_ms": run.due_at_ms,
+            "last_error": run.last_error,
+            "epoch": run.epoch,
+            "trouble": run.trouble,
+            "seq": run.seq,
+            "tokens": run.tokens,
+            "token": run.token,
+            "lease_until_ms": run.lease_until_ms,
+            "alive_at_ms": run.alive_at_ms,
+            "owner": run.owner,
+            "message_id": run.message_id,
+            "retried": run.retried,
+        },
+    )
+
+
+def load_step(tx: Transaction, run_id: str, path: Path) -> StepRow:
+    rows = tx.execute(READ_STEP, {"run_id": run_id, "path": path_text(path)})
+    return step_of(rows[0]) if rows else StepRow(path)
+
+
+def step_of(row: Row) -> StepRow:
+    return StepRow(path_of(row[0]), _outcome(row[1], row[2]), *row[3:])
+
+
+def save_step(tx: Transaction, run_id: str, step: StepRow) -> None:
+    tx.execute(
+        SAVE_STEP,
+        {
+            "run_id": run_id,
+            "path": path_text(step.path),
+            "outcome_ok": None if step.outcome is None else int(step.outcome.ok),
+            "outcome": None if step.outcome is None else step.outcome.payload,
+            "seq": step.seq,
+            "attempts": step.attempts,
+            "strikes": step.strikes,
+            "begun": step.begun,
+            "due_at_ms": step.due_at_ms,
+            "committed_at_ms": step.committed_at_ms,
+            "last_error": step.last_error,
+            "taken": step.taken,
+            "waits_for": step.waits_for,
+        },
+    )
+
+
+def _outcome(ok: int | None, payload: bytes | None) -> Outcome | None:
+    return None if ok is None or payload is None else Outcome(bool(ok), payload)
