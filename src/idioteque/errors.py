@@ -15,6 +15,7 @@ IdiotequeError
 │   └── AddressDenied           the destination may not be reached (policy)
 ├── DatabaseError               the database did not do what was asked
 │   ├── DatabaseFull            no room on the disk; reads and later writes may work
+│   ├── DatabaseTooSlow         a read took longer than one may, and was stopped
 │   └── DatabaseBroken          an I/O or corruption error: stop using this database in this process
 ├── StepFailed                  a step ended in a recorded failure; raised at its await, on every replay alike
 │   ├── StepInterrupted         an at_most_once step whose end was never recorded
@@ -116,6 +117,10 @@ class DatabaseFull(DatabaseError):
     """There is no room left on the disk; nothing of the operation was stored."""
 
 
+class DatabaseTooSlow(DatabaseError):
+    """A read took longer than one may, and was stopped; ask for less."""
+
+
 class DatabaseBroken(DatabaseError):
     """The disk or the database file failed. Whether the last operations were stored is unknown: restart to recover."""
 
@@ -195,9 +200,18 @@ class RunUnknown(IdiotequeError):
 
 def first_line(error: BaseException, length_max: int = 500) -> str:
     """Describe an error in one bounded line, fit for a log or a header."""
-    text = " ".join(str(error).split())
+    text = " ".join(text_of(error).split())
     text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) <= length_max else text[: length_max - 1] + "…"
+
+
+def text_of(error: BaseException) -> str:
+    """Return what an error says, as text that every database and encoding can hold."""
+    try:
+        text = str(error)
+    except Exception:  # a __str__ that fails
+        return "(an error that cannot say what it is)"
+    return text.encode(errors="backslashreplace").decode().replace("\x00", "\\x00")
 
 
 def joined(names: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ import apsw
 import pytest
 
 from idioteque.database import SqliteDatabase, Transaction, migrate, open_database
-from idioteque.errors import ConfigurationError, DatabaseBroken, DatabaseError, InvalidValue
+from idioteque.errors import ConfigurationError, DatabaseBroken, DatabaseError, DatabaseTooSlow, InvalidValue
 
 CREATE = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE)"
 
@@ -598,3 +598,17 @@ async def test_a_migration_that_fails_leaves_nothing_behind(database: SqliteData
 async def test_two_that_migrate_at_once_apply_each_file_once(database: SqliteDatabase, package: Path) -> None:
     both = await asyncio.gather(*(migrate(database, "server", "migrations_here") for _ in range(2)))
     assert sorted(both) == [0, 1]
+
+
+async def test_a_read_that_takes_too_long_is_stopped_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("idioteque.database.sqlite.READ_S", 0.2)
+    counting = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < :n) SELECT COUNT(*) FROM c"
+    database = SqliteDatabase(str(tmp_path / "slow.db"))
+    slow = [database.read(lambda tx: tx.execute(counting, {"n": 10**10})) for _ in range(3)]
+    results = await asyncio.gather(
+        *slow, database.read(lambda tx: tx.execute(counting, {"n": 9})), return_exceptions=True
+    )
+    assert [type(result) for result in results[:3]] == [DatabaseTooSlow] * 3
+    assert results[3] == [(9,)]
+    assert await database.read(lambda tx: tx.execute(counting, {"n": 2_000_000})) == [(2_000_000,)]
+    await database.close()

@@ -8,9 +8,10 @@ import sys
 
 import click
 
-from idioteque.server.config import ServerConfig
+from idioteque.server.config import ServerConfig, with_settings
 from idioteque.server.network import checked_rewrite
 from idioteque.server.process import run
+from idioteque.server.reporting import OneLine
 
 DEFAULTS = ServerConfig()
 
@@ -37,6 +38,13 @@ DEFAULTS = ServerConfig()
     show_default=True,
     help="relaxed may lose the last moments at power loss.",
 )
+@click.option(
+    "--set",
+    "settings",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Change a limit, e.g. body_bytes_max=65536; the names are those of ServerConfig.",
+)
 def serve(
     host: str,
     port: int,
@@ -45,14 +53,17 @@ def serve(
     allow_private: tuple[str, ...],
     rewrite: tuple[str, ...],
     durability: str,
+    settings: tuple[str, ...],
 ) -> None:
     """Run the QStash-compatible server until SIGTERM, which lets deliveries under way end.
 
     Credentials come from QSTASH_TOKEN, QSTASH_CURRENT_SIGNING_KEY and QSTASH_NEXT_SIGNING_KEY, or are made at the first
     start; QSTASH_READONLY_TOKEN may only read.
     """
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    config = ServerConfig(
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    named = ServerConfig(
         host=host,
         port=port,
         database=database,
@@ -61,6 +72,7 @@ def serve(
         allow_private=allow_private,
         rewrites=tuple(checked_rewrite(text) for text in rewrite),
     )
+    config = with_settings(named, settings)
     for network in allow_private:
         click.echo(f"destinations in {network} are reached although they are not public")
     code = run(config, lambda line: click.echo(line))

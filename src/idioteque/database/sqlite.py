@@ -12,7 +12,7 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -20,10 +20,12 @@ import apsw
 
 from idioteque.database.connection import MEMORY, Checkpoints, Connection, lock_file, open_reader, open_writer
 from idioteque.database.protocol import Row, SqlValue, Transaction
-from idioteque.errors import DatabaseBroken, DatabaseError, DatabaseFull, first_line
+from idioteque.errors import DatabaseBroken, DatabaseError, DatabaseFull, DatabaseTooSlow, first_line
 
 GROUP_OPERATIONS_MAX = 1024
 READERS = 2
+READ_S = 5.0  # no list may keep a reader from the others for longer
+STEPS_UNTIMED = 1_000_000  # of SQLite's machine, some ten milliseconds: only a read that takes more is timed
 
 T = TypeVar("T")
 _Waiting = tuple[Callable[[Transaction], Any], "asyncio.Future[Any]", asyncio.AbstractEventLoop]
@@ -92,9 +94,10 @@ class SqliteDatabase:
     async def read(self, operation: Callable[[Transaction], T]) -> T:
         if self._readers is None:
             return await self.write(operation)
+        loop = asyncio.get_running_loop()
         with self._door:
             self._check_usable()
-            reading = asyncio.get_running_loop().run_in_executor(self._readers, self._read, operation)
+            reading = loop.run_in_executor(self._readers, self._read, operation, _Limit(loop))
         return await reading
 
     async def close(self) -> None:
@@ -216,7 +219,7 @@ class SqliteDatabase:
 
     # ---- the readers' threads
 
-    def _read(self, operation: Callable[[Transaction], T]) -> T:
+    def _read(self, operation: Callable[[Transaction], T], limit: _Limit) -> T:
         connection: Connection | None = getattr(self._reader_of_thread, "connection", None)
         try:
             if connection is None:
@@ -224,9 +227,12 @@ class SqliteDatabase:
                 self._reader_connections.append(connection)
             connection.execute("BEGIN")
             try:
-                return operation(SqliteTransaction(connection))
+                with limit.of(connection):
+                    return operation(SqliteTransaction(connection))
             finally:
                 connection.execute("COMMIT")
+        except apsw.InterruptError as error:
+            raise DatabaseTooSlow(f"a read of the database {self.path} took longer than {READ_S:g} s") from error
         except (apsw.Error, StopIteration) as error:
             raise self._translated(error) from error
 
@@ -261,6 +267,53 @@ class SqliteDatabase:
                 self.on_broken(broken)
             except Exception:  # the callers must still be told, and this thread must go on
                 _log.exception("on_broken failed")
+
+
+class _Limit:
+    """Ends one read, from the thread of its event loop, and never the one that follows on its connection."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        self._timed = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    @contextlib.contextmanager
+    def of(self, connection: Connection) -> Generator[None]:
+        """Interrupt the block, which runs in a reader's thread, when it takes too long; a short one costs nothing."""
+        self._connection = connection
+        connection.set_progress_handler(self._go_on, STEPS_UNTIMED)
+        try:
+            yield
+        finally:
+            connection.set_progress_handler(None)
+            with self._lock:
+                self._connection = None
+            if self._timed:
+                self._tell_loop(self._cancel)
+
+    def _go_on(self) -> bool:
+        if not self._timed:
+            self._timed = True
+            self._tell_loop(self._begin)
+        return False
+
+    def _tell_loop(self, what: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(what)
+
+    def _begin(self) -> None:
+        self._timer = self._loop.call_later(READ_S, self._end)
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _end(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.interrupt()
 
 
 def _resolve(outcomes: list[_Settled]) -> None:

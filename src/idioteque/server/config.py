@@ -92,18 +92,19 @@ def with_settings(config: ServerConfig, texts: Iterable[str]) -> ServerConfig:
         if kind is None:
             raise ConfigurationError(f"--set {text!r}: no such setting; there are {', '.join(_SETTABLE)}")
         try:
-            settings[name] = _parsed(kind, value.strip().lower())
+            settings[name] = _parsed(kind, value.strip().lower(), least=1 if name in _AT_LEAST_ONE else 0)
         except ValueError:
             raise ConfigurationError(f"--set {text!r}: {name} takes {_EXAMPLES[kind]}") from None
     return replace(config, **settings)
 
 
 _EXAMPLES = {
-    "int": "a whole number of zero or more",
-    "float": "a number of zero or more",
+    "int": "a whole number that is not negative, or zero where that would stop the server",
+    "float": "a number above zero",
     "bool": "true or false",
-    "int | None": "a whole number of zero or more, or none",
+    "int | None": "a whole number that is not negative, or none",
 }
+_AT_LEAST_ONE = {"attempt_timeout_s", "in_flight_max", "claim_max", "lease_s", "probes_max"}
 _SETTABLE: Mapping[str, str] = {
     field.name: str(field.type)
     for field in fields(ServerConfig)
@@ -111,13 +112,14 @@ _SETTABLE: Mapping[str, str] = {
 }
 
 
-def _parsed(kind: str, value: str) -> int | float | bool | None:
+def _parsed(kind: str, value: str, least: int) -> int | float | bool | None:
     if kind == "bool":
         return {"true": True, "false": False}[value] if value in ("true", "false") else _refuse(value)
     if kind == "int | None" and value == "none":
         return None
     number = float(value) if kind == "float" else int(value)
-    return number if 0 <= number < 10**15 else _refuse(value)
+    allowed = 0 < number < 10**9 if kind == "float" else least <= number < 10**15
+    return number if allowed else _refuse(value)
 
 
 def _refuse(value: str) -> NoReturn:

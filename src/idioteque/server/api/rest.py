@@ -9,8 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from idioteque.errors import DatabaseError
-from idioteque.server.api import dlq, health, keys, logs, messages
+from idioteque.errors import DatabaseError, DatabaseTooSlow
+from idioteque.server.api import dlq, health, keys, logs, messages, topics
 from idioteque.server.api.services import Services, reply
 from idioteque.server.errors import Refused
 
@@ -20,11 +20,15 @@ logger = logging.getLogger("idioteque.server")
 async def answer_refusal(request: Request, error: Exception) -> Response:
     """Answer what an endpoint refused."""
     assert isinstance(error, Refused)
-    return reply({"error": str(error)}, error.status)
+    response = reply({"error": str(error)}, error.status)
+    response.headers.update(dict(error.headers))
+    return response
 
 
 async def answer_database_error(request: Request, error: Exception) -> Response:
     """Answer when the database does not do what an endpoint asks of it."""
+    if isinstance(error, DatabaseTooSlow):
+        return reply({"error": "this takes too long; narrow it by dates, ids or labels, or ask for fewer"}, 503)
     logger.error("%s %s failed: %s", request.method, request.url.path, error)
     return reply({"error": "the database does not answer as it should at the moment; try again"}, 503)
 
@@ -51,7 +55,7 @@ async def refuse(request: Request, error: Exception) -> Response:
 def build_rest(services: Services) -> Starlette:
     """Return the application."""
     app = Starlette(
-        routes=[*messages.routes, *dlq.routes, *logs.routes, *keys.routes, *health.routes],
+        routes=[*messages.routes, *dlq.routes, *logs.routes, *keys.routes, *topics.routes, *health.routes],
         exception_handlers={
             Refused: answer_refusal,
             HTTPException: refuse,

@@ -1,0 +1,51 @@
+"""What the server's process logs: one line for a record, without secrets, and nothing that a stranger can forge."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+TRACE_MARGIN = "    | "  # before each line of a traceback, so that none can pass for a record
+
+_SECRETS = (
+    (re.compile(r"\bsig_[A-Za-z0-9_-]{8,}"), "sig_***"),
+    (re.compile(r"\b(bearer|basic)[ :]+[A-Za-z0-9+/=._~-]{4,}", re.IGNORECASE), r"\1 ***"),
+    (re.compile(r"\beyJ[A-Za-z0-9+/=._-]{12,}"), "***"),  # tokens and signatures are JSON in base64
+    (re.compile(r"(://)[^/@\s'\"]+@"), r"\1***@"),
+    (re.compile(r"([?&][^=&\s'\"]{1,100}=)[^&\s'\"]+"), r"\1***"),
+    (
+        re.compile(
+            r"(['\"]?[\w-]*(?:authorization|cookie|token|secret|api-?key|signature|password)[\w-]*['\"]?\s*[:=,]\s*)"
+            r"(?:\"[^\"]*\"|'[^']*'|b'[^']*'|[^\s,;)}\]]+)",
+            re.IGNORECASE,
+        ),
+        r"\1***",
+    ),
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def redacted(text: str) -> str:
+    """Return a text without what looks like a secret: tokens, keys, user info and query values of URLs."""
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def escaped(text: str) -> str:
+    """Return a text as one line: control characters, and those that turn the reading direction, become visible."""
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+class OneLine(logging.Formatter):
+    """Time, level and message; a traceback follows with a margin."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        return escaped(redacted(super().formatMessage(record)))
+
+    def formatException(self, ei: object) -> str:  # noqa: N802
+        text = super().formatException(ei)  # type: ignore[arg-type]  # logging's own alias is not public
+        return "\n".join(TRACE_MARGIN + escaped(redacted(line)) for line in text.splitlines())
