@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,10 +14,12 @@ from idioteque.server.api.reply import read_body
 from idioteque.server.core.credentials import Credentials
 from idioteque.server.core.operations import Operations
 from idioteque.server.core.url_groups import UrlGroups
+from idioteque.server.errors import BadRequest
 from idioteque.server.model import Filter, Page
 from idioteque.server.wire.filters import Kind, parse_selection
 
 SELECTION_BYTES_MAX = 256 * 1024
+DOCUMENT_BYTES_MAX = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,18 @@ async def selection_of(request: Request, kind: Kind) -> tuple[Filter, Page]:
     """Return what a request selects, by its query or its JSON body."""
     body = await read_body(dict(request.scope["headers"]), request.receive, SELECTION_BYTES_MAX)
     return parse_selection(kind, request.scope["query_string"].decode("latin-1"), body)
+
+
+async def document_of(request: Request) -> Mapping[str, object]:
+    """Return a request's body, which must be a JSON object."""
+    body = await read_body(dict(request.scope["headers"]), request.receive, DOCUMENT_BYTES_MAX)
+    try:
+        document: object = json.loads(body)
+    except (ValueError, RecursionError):
+        raise BadRequest("the body is not JSON") from None
+    if not isinstance(document, dict):
+        raise BadRequest("the body must be a JSON object")
+    return cast(dict[str, object], document)
 
 
 def reply(document: object, status: int = 200) -> Response:

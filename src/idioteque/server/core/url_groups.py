@@ -72,8 +72,12 @@ class UrlGroups:
         return await self._database.read(list_url_groups)
 
     async def add(self, name: str, endpoints: Sequence[Endpoint]) -> None:
-        """Add endpoints to a group, which is created if need be; one of the same name or URL is replaced."""
+        """Add endpoints to a group, which is created if need be; one of the same name or URL is replaced.
+
+        Raise `BadRequest` for a URL that no message may have, `QuotaExceeded` for too many.
+        """
         now_ms = self._clock.now_ms()
+        checked = [replace(endpoint, url=self._reader.draft(Order(endpoint.url)).url) for endpoint in endpoints]
 
         def operation(tx: Transaction) -> None:
             group = find_url_group(tx, name)
@@ -81,7 +85,7 @@ class UrlGroups:
                 if count_url_groups(tx) >= self._config.url_groups_max:
                     raise QuotaExceeded(f"quota maxUrlGroups exceeded, current limit: {self._config.url_groups_max}")
                 group = UrlGroup(name, now_ms, now_ms, ())
-            merged = with_endpoints(group.endpoints, endpoints)
+            merged = with_endpoints(group.endpoints, checked)
             limit = self._config.url_group_endpoints_max
             if len(merged) > limit:
                 raise QuotaExceeded(f"quota maxEndpointsPerUrlGroup exceeded, current limit: {limit}")

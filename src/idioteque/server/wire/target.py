@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote, unquote_plus
 
+from idioteque.server.errors import BadRequest
+
 TOKEN_PARAMETER = "qstash_token"  # noqa: S105 - the parameter's name
 _PREFIX = "upstash-"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,256}")
@@ -48,6 +50,13 @@ def parse_target(remainder: str, query: str) -> Target:
 def is_name(text: str) -> bool:
     """Whether a text may name a URL group, a queue, a schedule or an endpoint."""
     return _NAME.fullmatch(text) is not None
+
+
+def checked_name(what: str, text: str) -> str:
+    """Return a name, or raise `BadRequest` naming it and the rule."""
+    if not is_name(text):
+        raise BadRequest(f"invalid {what} {text[:100]!r}: must match [A-Za-z0-9._-]+, at most 256 characters")
+    return text
 
 
 def group_name(destination: str) -> str | None:
