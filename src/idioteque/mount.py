@@ -11,6 +11,7 @@ from idioteque.clock import Clock
 from idioteque.dispatcher import (
     CALLBACK_HEADER,
     FAILURE_CALLBACK,
+    MESSAGE_ID_LENGTH_MAX,
     FailureCallback,
     NewerVersion,
     decode,
@@ -18,12 +19,13 @@ from idioteque.dispatcher import (
 )
 from idioteque.engine import Answer, Delivery, Engine
 from idioteque.errors import EventRejected, SignatureError
-from idioteque.ids import nonce
+from idioteque.ids import derived_id, nonce
 from idioteque.mounts import asgi, aws_lambda, wsgi
 from idioteque.signing import verify
 from idioteque.transport import HttpRequest, HttpResponse
 
 BODY_BYTES_MAX = 10 * 1024 * 1024
+TEXT_LENGTH_MAX = 2000
 REFUSED_FOR_GOOD = ("Upstash-NonRetryable-Error", "true")
 
 _log = logging.getLogger("idioteque")
@@ -117,8 +119,9 @@ class Mount:
 
 def _delivery(request: HttpRequest) -> Delivery:
     retried = request.header("Upstash-Retried") or "0"
+    message_id = request.header("Upstash-Message-Id") or f"unnamed-{nonce()}"
     return Delivery(
-        request.header("Upstash-Message-Id") or f"unnamed-{nonce()}",
+        message_id if len(message_id) <= MESSAGE_ID_LENGTH_MAX else derived_id("msg", message_id),
         int(retried) if retried.isascii() and retried.isdigit() and len(retried) < 10 else 0,
     )
 
@@ -129,7 +132,9 @@ def _missing(verifier: Verifier) -> str:
 
 def _response(answer: Answer) -> HttpResponse:
     headers = [("Content-Type", "application/json")]
+    if answer.status == 405:
+        headers.append(("Allow", "POST"))
     if answer.is_final:
         headers.append(REFUSED_FOR_GOOD)
-    body = json.dumps({"message" if answer.ok else "error": answer.text}).encode()
+    body = json.dumps({"message" if answer.ok else "error": answer.text[:TEXT_LENGTH_MAX]}).encode()
     return HttpResponse(answer.status, headers, body)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from idioteque.errors import InvalidValue, NonRetryableError, RetryAfter, StepFailed
 from idioteque.ids import jittered
+
+DELAY_MAX_S = 366 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +30,14 @@ class Retry:
     def __post_init__(self) -> None:
         if self.max_attempts < 1:
             raise InvalidValue(f"max_attempts must be at least 1, not {self.max_attempts}")
-        if min(self.initial_delay_s, self.max_delay_s) < 0 or self.factor < 1 or not 0 <= self.jitter <= 1:
-            raise InvalidValue(f"{self!r}: delays must be zero or more, factor at least 1, jitter between 0 and 1")
+        delays = (self.initial_delay_s, self.max_delay_s)
+        if not (all(0 <= delay <= DELAY_MAX_S for delay in delays) and self.factor >= 1 and 0 <= self.jitter <= 1):
+            raise InvalidValue(
+                f"{self!r}: delays must be from 0 to {DELAY_MAX_S:.0f} s, factor at least 1, jitter from 0 to 1"
+            )
+        kinds: object = self.retry_on
+        if not isinstance(kinds, tuple) or not all(map(_is_exception, cast(tuple[object, ...], kinds))):
+            raise InvalidValue(f"{self!r}: retry_on must be a tuple of exception classes")
 
     def delay_s(self, attempts: int) -> float:
         """Return the pause after so many failed attempts, without jitter."""
@@ -49,7 +58,11 @@ class Retry:
         if attempts >= self.max_attempts or isinstance(error, NonRetryableError | StepFailed):
             return None
         if isinstance(error, RetryAfter):
-            return max(0.0, error.seconds)
+            return min(max(0.0, error.seconds), DELAY_MAX_S)
         if not isinstance(error, self.retry_on):
             return None
         return min(self.max_delay_s, move(self.delay_s(attempts), self.jitter))
+
+
+def _is_exception(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Exception)

@@ -10,11 +10,10 @@ import math
 import types
 import typing
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from typing import Annotated, Any, Self, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter
-from pydantic_core import PydanticSerializationError, ValidationError
 
 from idioteque.errors import IdiotequeError
 
@@ -33,15 +32,19 @@ class Codec:
 
     def __init__(self, annotation: object) -> None:
         self.annotation = annotation
+        self._is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
         self._adapter = _adapter(annotation)
 
     def encode(self, value: object) -> bytes:
         """Return strict JSON; raise `NotSerializable` for what JSON or the declared type cannot hold."""
         if self.annotation is None:
             return b"null"
+        if self._is_model and not isinstance(value, BaseModel):  # else a model of defaults could come of it
+            raise NotSerializable(f"{_named(value, self.annotation)}: it is no model")
         try:
-            encoded = self._adapter.dump_json(value, warnings="error", round_trip=True)
-        except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
+            # By names, since an alias for writing need not be the one for reading.
+            encoded = self._adapter.dump_json(value, by_alias=False, warnings="error", round_trip=True)
+        except Exception as error:  # whatever a serializer of the user's raises
             raise NotSerializable(f"{_named(value, self.annotation)}: {_reason(error)}") from error
         if len(encoded) > VALUE_BYTES_MAX:
             raise NotSerializable(f"{_named(value, self.annotation)}: {len(encoded)} bytes, {VALUE_BYTES_MAX} at most")
@@ -52,8 +55,8 @@ class Codec:
     def decode(self, encoded: bytes) -> Any:
         """Return the value as its declared type; raise `NotSerializable` when it does not fit (any more)."""
         try:
-            return self._adapter.validate_json(encoded)
-        except (ValidationError, ValueError, RecursionError) as error:
+            return self._adapter.validate_json(encoded, by_alias=False, by_name=True)
+        except Exception as error:  # whatever a validator of the user's raises
             raise NotSerializable(
                 f"the stored result is not a {_type_name(self.annotation)}: {_reason(error)}"
             ) from error
@@ -66,6 +69,7 @@ def codec_of(function: Callable[..., object]) -> Codec:
     """
     while isinstance(function, functools.partial):
         function = function.func
+    owner = getattr(function, "__self__", None)
     function = getattr(function, "__func__", function)
     try:
         known = _codecs.get(function)
@@ -73,6 +77,8 @@ def codec_of(function: Callable[..., object]) -> Codec:
         return Codec(_result_type(function))
     if known is None:
         annotation = _result_type(function)
+        if annotation is Self:
+            return Codec(owner if isinstance(owner, type) else type(owner))
         known = ANY if annotation is Any else Codec(annotation)
         try:
             _codecs[function] = known
@@ -84,7 +90,8 @@ def codec_of(function: Callable[..., object]) -> Codec:
 def _result_type(function: Callable[..., object]) -> object:
     if isinstance(function, type):
         return function
-    target = function if inspect.isroutine(function) else type(function).__call__
+    is_function = inspect.isroutine(function) or hasattr(function, "__wrapped__")
+    target = function if is_function else type(function).__call__
     try:
         annotation = get_type_hints(target, include_extras=True).get("return", Any)
     except Exception:  # a name that exists for type checkers only: the text of the annotation says nothing to us
@@ -99,8 +106,8 @@ def _result_type(function: Callable[..., object]) -> object:
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
     try:
         return TypeAdapter(annotation, config=_CONFIG)
-    except PydanticUserError as error:
-        if error.code != "type-adapter-config-unused":
+    except Exception as error:  # of many kinds
+        if not isinstance(error, PydanticUserError) or error.code != "type-adapter-config-unused":
             raise NotSerializable(f"no JSON form is known for {_type_name(annotation)}: {_reason(error)}") from error
     return TypeAdapter(annotation)
 
@@ -134,8 +141,8 @@ def _has_non_finite(value: object, depth: int = 0) -> bool:
         inner = [getattr(value, field.name) for field in dataclasses.fields(value)]
     elif isinstance(value, Mapping):
         inner = list(cast(Mapping[object, object], value).values())
-    elif isinstance(value, list | tuple | set | frozenset):
-        inner = list(cast(list[object], value))
+    elif isinstance(value, Collection):
+        inner = list(cast(Collection[object], value))
     else:
         return False
     return any(_has_non_finite(item, depth + 1) for item in inner)
@@ -156,8 +163,11 @@ def _type_name(annotation: object) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines)[:300] or type(error).__name__
+    text = " ".join(str(error).split())[:300] or type(error).__name__
+    return f"{text}; {_BYTES_HINT}" if "invalid utf-8" in text else text
+
+
+_BYTES_HINT = "a model with such bytes needs ConfigDict(ser_json_bytes='base64', val_json_bytes='base64')"
 
 
 ANY = Codec(Any)
