@@ -10,9 +10,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from idioteque.errors import DatabaseError, DatabaseTooSlow
-from idioteque.server.api import dlq, health, keys, logs, messages, topics
+from idioteque.server.api import dlq, health, keys, logs, messages, openapi, topics
 from idioteque.server.api.services import Services, reply
 from idioteque.server.errors import Refused
+
+ROUTES = (
+    *messages.routes,
+    *dlq.routes,
+    *logs.routes,
+    *keys.routes,
+    *topics.routes,
+    *health.routes,
+    *openapi.routes,
+)
 
 logger = logging.getLogger("idioteque.server")
 
@@ -55,7 +65,7 @@ async def refuse(request: Request, error: Exception) -> Response:
 def build_rest(services: Services) -> Starlette:
     """Return the application."""
     app = Starlette(
-        routes=[*messages.routes, *dlq.routes, *logs.routes, *keys.routes, *topics.routes, *health.routes],
+        routes=ROUTES,
         exception_handlers={
             Refused: answer_refusal,
             HTTPException: refuse,
