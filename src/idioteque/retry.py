@@ -35,8 +35,7 @@ class Retry:
             raise InvalidValue(
                 f"{self!r}: delays must be from 0 to {DELAY_MAX_S:.0f} s, factor at least 1, jitter from 0 to 1"
             )
-        kinds: object = self.retry_on
-        if not isinstance(kinds, tuple) or not all(map(_is_exception, cast(tuple[object, ...], kinds))):
+        if not _are_exceptions(self.retry_on):
             raise InvalidValue(f"{self!r}: retry_on must be a tuple of exception classes")
 
     def delay_s(self, attempts: int) -> float:
@@ -64,5 +63,7 @@ class Retry:
         return min(self.max_delay_s, move(self.delay_s(attempts), self.jitter))
 
 
-def _is_exception(kind: object) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Exception)
+def _are_exceptions(kinds: object) -> bool:
+    if not isinstance(kinds, tuple):
+        return False
+    return all(isinstance(kind, type) and issubclass(kind, Exception) for kind in cast(tuple[object, ...], kinds))
