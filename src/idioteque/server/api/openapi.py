@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from idioteque.server.api.schemas import HEADERS, QUERIES, REFUSALS, SCHEMAS, Json, reference
+from idioteque.server.api.schemas import HEADERS, PATHS, QUERIES, REFUSALS, SCHEMAS, Json, reference
 from idioteque.server.api.services import reply
 
 HOT = (("POST", "/v2/publish/{destination}"), ("POST", "/v2/batch"))
@@ -90,7 +90,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
 
 
 async def show_document(request: Request) -> Response:
-    return reply(_document(tuple(served(request.app.routes))))
+    return reply(document(tuple(served(request.app.routes))))
 
 
 routes = [Route("/openapi.json", show_document, methods=["GET"])]
@@ -108,7 +108,8 @@ def served(rest: Iterable[BaseRoute]) -> list[tuple[str, str]]:
 
 
 @functools.lru_cache(maxsize=1)
-def _document(pairs: tuple[tuple[str, str], ...]) -> Json:
+def document(pairs: tuple[tuple[str, str], ...]) -> Json:
+    """Return the document that describes these operations."""
     paths: dict[str, Json] = {}
     for method, path in pairs:
         operation = OPERATIONS.get((method, path))
@@ -137,7 +138,7 @@ def _plain(path: str) -> str:
 
 def _described(method: str, path: str, operation: Operation) -> Json:
     parameters: list[Json] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        {"name": name, "in": "path", "required": True, "schema": PATHS.get(name, PATHS[""])}
         for name in re.findall(r"\{(\w+)\}", path)
     ]
     described: Json = {

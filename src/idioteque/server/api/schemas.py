@@ -82,6 +82,16 @@ QUERIES: Mapping[str, Sequence[Json]] = {
 }
 
 
+PATHS: Mapping[str, Json] = {
+    "": {"type": "string", "minLength": 1},
+    "destination": {
+        "type": "string",
+        "pattern": "^(https?://[^/?#]+.*|[A-Za-z0-9._-]+)$",
+        "description": "A URL, neither encoded nor shortened, its query being the request's; or a URL group's name",
+    },
+}
+
+
 def _header(name: str, schema: Json, description: str) -> Json:
     return {"name": name, "in": "header", "schema": schema, "description": description}
 
