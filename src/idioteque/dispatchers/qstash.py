@@ -56,7 +56,7 @@ class QStashDispatcher:
     ) -> None:
         account = account_from(os.environ)
         self.mount_url = _checked_mount_url(mount_url)
-        self.url = (url or account.url).rstrip("/")
+        self.url = _checked_url(url or account.url)
         self.retries = retries
         self._token = token or account.token
         self._keys = (current_signing_key or account.current_signing_key, next_signing_key or account.next_signing_key)
@@ -86,19 +86,23 @@ class QStashDispatcher:
     async def send(self, messages: Sequence[Outgoing]) -> Sequence[str]:
         if len(messages) == 1:
             return [await self._publish(messages[0])]
-        sent = [await self._publish_batch(part) for part in _parts(messages)]
-        failed, accepted, start = dict[int, str](), dict[int, str](), 0
-        for results in sent:
-            for index, (message_id, error) in enumerate(results, start):
-                if error:
-                    failed[index] = error
-                else:
-                    accepted[index] = message_id
-            start += len(results)
+        results: list[tuple[str, str]] = []
+        for part in _parts(messages):
+            try:
+                results += await self._publish_batch(part)
+            except DispatchError as error:
+                if not results:
+                    raise
+                results += [("", str(error))] * (len(messages) - len(results))  # what went before was accepted
+                break
+        failed = {index: error for index, (_, error) in enumerate(results) if error}
+        accepted = {index: message_id for index, (message_id, error) in enumerate(results) if not error}
         if failed:
             first = next(iter(failed.values()))
-            raise BatchDispatchError(f"{len(failed)} of {start} messages were refused: {first}", failed, accepted)
-        return [accepted[index] for index in range(start)]
+            raise BatchDispatchError(
+                f"{len(failed)} of {len(results)} messages were refused: {first}", failed, accepted
+            )
+        return list(accepted.values())
 
     def mount(
         self,
@@ -179,15 +183,28 @@ class QStashDispatcher:
         raise failure
 
 
+def _checked_url(url: str) -> str:
+    if not _is_absolute(url):
+        raise ConfigurationError(f"the QStash URL {url!r} must be an absolute http:// or https:// URL")
+    return url.rstrip("/")
+
+
+def _is_absolute(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def _checked_mount_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not _is_absolute(url):
         raise ConfigurationError(f"mount_url {url!r} must be an absolute http:// or https:// URL")
     if "#" in url:
         raise ConfigurationError(f"mount_url {url!r} must not have a fragment: it would never be sent")
     if not url.isascii() or any(character <= " " for character in url):
         raise ConfigurationError(f"mount_url {url!r} must be ASCII without spaces; escape the rest with %XX")
-    for name, _ in parse_qsl(parts.query, keep_blank_values=True):
+    for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True):
         if name.lower().startswith(("upstash-", "qstash_token")):
             raise ConfigurationError(f"mount_url must not have the query parameter {name!r}: QStash would take it away")
     return url
