@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from idioteque.context import Context
+from idioteque.controls import Limit, Rate
 from idioteque.dispatchers import HttpDispatcher, InlineDispatcher, QStashDispatcher
 from idioteque.errors import (
     BatchDispatchError,
@@ -42,10 +43,12 @@ __all__ = [
     "IdiotequeError",
     "InlineDispatcher",
     "InvalidValue",
+    "Limit",
     "Mount",
     "NonRetryableError",
     "Published",
     "QStashDispatcher",
+    "Rate",
     "ResultNotSerializable",
     "Retry",
     "RetryAfter",

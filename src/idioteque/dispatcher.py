@@ -48,6 +48,7 @@ class RunEnvelope:
     `hop` counts the messages that this one stands in for, one after the other; `not_after_ms` is when nobody can be
     waiting any more. `instead_of` is the message, with the times it was tried before, that met a lease and is looked
     after by this one: should that lease be its own, left behind by a process that died, this one may take it over.
+    `flow` is the flow-control key and value that its messages carry; `debounce` names what it must be the last of.
     `epoch` counts how often the run was opened again. `parent` is the run and the step that wait for this run's end.
     """
 
@@ -60,6 +61,8 @@ class RunEnvelope:
     instead_of: tuple[str, int] | None = None
     epoch: int = 0
     parent: tuple[str, tuple[str, ...]] | None = None
+    flow: tuple[str, str] | None = None
+    debounce: str | None = None
 
     def encode(self) -> bytes:
         head: dict[str, Any] = {
@@ -73,6 +76,10 @@ class RunEnvelope:
             head["hop"] = self.hop
         if self.epoch:
             head["epoch"] = self.epoch
+        if self.flow is not None:
+            head["flow"] = self.flow
+        if self.debounce is not None:
+            head["debounce"] = self.debounce
         if self.parent is not None:
             head["parent"] = self.parent
         if self.instead_of is not None:
@@ -154,7 +161,19 @@ def _ours(fields: dict[str, Any]) -> Envelope:
         raise EventRejected("not_after_ms, hop and epoch must be whole numbers")
     instead_of = _predecessor(fields.get("instead_of"))
     parent = _parent(fields.get("parent"))
-    return RunEnvelope(event_id, function_id, not_after_ms, event, retries, hop, instead_of, epoch, parent)
+    flow, debounce = fields.get("flow"), fields.get("debounce")
+    if flow is not None and not _is_pair(flow):
+        raise EventRejected("flow must be two texts")
+    return RunEnvelope(
+        *(event_id, function_id, not_after_ms, event, retries, hop, instead_of, epoch, parent),
+        flow=None if flow is None else (str(flow[0]), str(flow[1])),
+        debounce=None if debounce is None else str(debounce),
+    )
+
+
+def _is_pair(value: object) -> bool:
+    items = cast(list[object], value) if isinstance(value, list) else []
+    return len(items) == 2 and all(isinstance(item, str) for item in items)
 
 
 def _predecessor(value: object) -> tuple[str, int] | None:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from idioteque.controls import Controls
 from idioteque.errors import ConfigurationError
 from idioteque.events import Trigger
 from idioteque.ids import derived_id, is_id
@@ -26,6 +27,7 @@ class Function:
     retry: Retry = field(default_factory=Retry)
     codec: Codec = ANY
     on_failure: Handler | None = None
+    controls: Controls = field(default_factory=Controls)
 
     def __post_init__(self) -> None:
         if not is_id(self.id):

@@ -68,6 +68,10 @@ class RunRow:
     message_id: str = ""
     retried: int = 0
 
+    @property
+    def is_open(self) -> bool:
+        return self.status in ("running", "waiting")
+
     def is_held_by(self, token: int) -> bool:
         return token != 0 and self.token == token
 
@@ -94,7 +98,7 @@ class StepRow:
 
 def claim(run: RunRow, request: Claim, now_ms: int) -> Finished | Busy | Waiting | None:
     """Take the lease of the body, or say why not; None means that it was taken."""
-    if run.status not in ("running", "waiting"):
+    if not run.is_open:
         return Finished(run.status, run.outcome, run.function_id)
     if run.token and run.owner == request.owner:
         return None  # the answer to this very claim was lost
@@ -125,7 +129,7 @@ def _is_abandoned(run: RunRow, request: Claim, now_ms: int) -> bool:
 def commit_step(run: RunRow, step: StepRow, token: int, outcome: Outcome, now_ms: int) -> Committed:
     """Record the outcome of a step that ran in place, under the lease of the body."""
     held = run.is_held_by(token)
-    if step.outcome is not None or run.status not in ("running", "waiting"):
+    if step.outcome is not None or not run.is_open:
         return Lost(step.outcome, held)
     if not outcome.ok and run.is_held_by_another(token, now_ms):
         return Stale()
@@ -136,7 +140,7 @@ def commit_step(run: RunRow, step: StepRow, token: int, outcome: Outcome, now_ms
 
 def take(run: RunRow, step: StepRow, event_id: str, outcome: Outcome, is_taken: bool, now_ms: int) -> Committed:
     """Record what came from elsewhere as the outcome of a step that waited for it; one run takes an event once."""
-    if step.outcome is not None or run.status not in ("running", "waiting"):
+    if step.outcome is not None or not run.is_open:
         return Lost(step.outcome, held=False)
     if is_taken:
         return Stale()
@@ -147,7 +151,7 @@ def take(run: RunRow, step: StepRow, event_id: str, outcome: Outcome, is_taken: 
 
 def commit_body(run: RunRow, token: int, outcome: Outcome, now_ms: int) -> Committed:
     """End the run."""
-    if run.status not in ("running", "waiting"):
+    if not run.is_open:
         return Lost(run.outcome, held=False)
     if not outcome.ok and run.is_held_by_another(token, now_ms):
         return Stale()
@@ -202,7 +206,7 @@ def schedule(run: RunRow, step: StepRow, token: int, due_at_ms: int, waits_for: 
 
 def release(run: RunRow, token: int, kind: ReleaseKind, due_at_ms: int, error: str | None) -> int | None:
     """Give the lease back; return the body's failed attempts, or None when this token does not hold it."""
-    if run.status not in ("running", "waiting") or not run.is_held_by(token):
+    if not run.is_open or not run.is_held_by(token):
         return None
     run.token = 0
     if kind == "shutdown":
@@ -218,7 +222,7 @@ def release(run: RunRow, token: int, kind: ReleaseKind, due_at_ms: int, error: s
 
 def cancel(run: RunRow, now_ms: int) -> Status:
     """End a run without an outcome, unless it has ended; its holder hears of it at its next call."""
-    if run.status in ("running", "waiting"):
+    if run.is_open:
         run.status, run.finished_at_ms, run.token = "cancelled", now_ms, 0
     return run.status
 
@@ -241,7 +245,7 @@ def reopen(run: RunRow, steps: Iterable[StepRow]) -> list[StepRow] | None:
 
 def note_trouble(run: RunRow, trouble: Trouble) -> None:
     """Record why an unfinished run cannot go on by itself; the next claim forgets it."""
-    if run.status in ("running", "waiting"):
+    if run.is_open:
         run.trouble = f"{trouble.kind} {trouble.text}"
 
 

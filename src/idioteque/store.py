@@ -320,6 +320,14 @@ class Store(Protocol):
         """Record an event as the outcome of a step that waited; `Stale` when another step of the run has taken it."""
         ...
 
+    async def occupy(self, name: str, run_id: str, *, until_end: bool) -> str:
+        """Let a run have a name that nobody has; return who has it. With `until_end`, an ended run has it no more."""
+        ...
+
+    async def latest(self, name: str, event_id: str, accepted_at_ms: int) -> str:
+        """Note an event under a name, and return which of those noted was accepted last."""
+        ...
+
     async def release(
         self, lease: Lease, kind: ReleaseKind, *, due_at_ms: int = 0, error: str | None = None
     ) -> int | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar, Unpack
 
 from idioteque.bridge import is_async, run_sync
 from idioteque.clock import Clock, SystemClock
 from idioteque.context import Context
+from idioteque.controls import CancelOn, Key, Limit, Rate
+from idioteque.controls import controls as check
 from idioteque.dispatcher import Dispatcher, EventEnvelope, Outgoing
 from idioteque.durations import Duration, seconds
 from idioteque.engine import Engine
@@ -27,6 +29,18 @@ FUNCTION_ID_LENGTH_MAX = 100  # what is derived from it must be an id as well
 
 E_ = TypeVar("E_")
 R = TypeVar("R")
+
+
+class Options(TypedDict, total=False):
+    """What a function may ask for, see `Worker.function`."""
+
+    timeout: Duration | None
+    concurrency: Limit | None
+    rate: Rate | None
+    debounce: Duration | None
+    singleton: Key | None
+    idempotency: Key | None
+    cancel_on: CancelOn
 
 
 class DurableFunction(Function, Generic[E_, R]):
@@ -64,16 +78,22 @@ class Worker:
         on: On,
         retry: Retry | None = None,
         on_failure: Handler | None = None,
+        **controls: Unpack[Options],
     ) -> Callable[[Callable[[E_, Context], Coroutine[Any, Any, R]]], DurableFunction[E_, R]]:
         """Declare the decorated `async def handler(event, ctx)` as a durable function.
 
         `id` names it for good: runs are stored under it. `on` is a type name, an event class, a list of either, or a
         predicate of the event. `retry` governs the function's own exceptions; an uncaught `StepFailed` ends the run.
+
+        `timeout` ends a run that has not ended by itself. `concurrency=Limit(n, key=)` and `rate=Rate(n, per=, key=)`
+        bound its deliveries. `debounce` starts it only when no further event has come for so long, with the last one.
+        `singleton="field"`: while a run for a value is at work, another event starts none. `idempotency="field"`: one
+        run for each value, ever. `cancel_on=[(EventClass, {"their_field": "our_field"})]` names what cancels it.
         `on_failure`, an `async def handler(failure, ctx)`, is run when the run has failed, as a durable run of its own.
         """
 
         def declare(handler: Callable[[E_, Context], Coroutine[Any, Any, R]]) -> DurableFunction[E_, R]:
-            return self.create_function(id, on, handler, retry=retry, on_failure=on_failure)
+            return self.create_function(id, on, handler, retry=retry, on_failure=on_failure, **controls)
 
         return declare
 
@@ -85,6 +105,7 @@ class Worker:
         *,
         retry: Retry | None = None,
         on_failure: Handler | None = None,
+        **controls: Unpack[Options],
     ) -> DurableFunction[E_, R]:
         """Declare a function without a decorator; see `function`."""
         if id in self._functions:
@@ -99,7 +120,9 @@ class Worker:
             codec = codec_of(handler)
         except NotSerializable as error:
             raise ConfigurationError(f"function {id!r}: {error}") from error
-        function: DurableFunction[E_, R] = DurableFunction(id, trigger, handler, retry or Retry(), codec, on_failure)
+        function: DurableFunction[E_, R] = DurableFunction(
+            id, trigger, handler, retry or Retry(), codec, on_failure, check(**controls)
+        )
         self._functions[id] = function
         return function
 

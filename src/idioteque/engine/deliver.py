@@ -21,11 +21,11 @@ from idioteque.engine.endings import Ending, Faulted, LeaseLost, Raised, Returne
 from idioteque.engine.failures import UNSERIALIZABLE, describe, failure
 from idioteque.engine.inline import InlinePass
 from idioteque.engine.leases import LEASE_MS, Leases
-from idioteque.engine.outbox import Outbox
+from idioteque.engine.outbox import MESSAGE_DELAY_MAX_S, Outbox
+from idioteque.engine.starts import Starts
 from idioteque.engine.step import NoJsonForm
-from idioteque.engine.waits import wake_watchers
 from idioteque.errors import DuplicateStepKey, EventRejected, IdiotequeError, RunCancelled, first_line
-from idioteque.events import EventsSchema, type_of
+from idioteque.events import EventsSchema
 from idioteque.function import Function, RunFailure, failure_handler, run_id
 from idioteque.ids import nonce
 from idioteque.store import (
@@ -92,6 +92,7 @@ class Engine:
         self._schema = schema
         self._store = store
         self._outbox = Outbox(dispatcher, schema, clock)
+        self._starts = Starts(self.functions, schema, store, self._outbox)
         self._clock = clock
         self._leases = Leases(store, clock)
 
@@ -113,7 +114,7 @@ class Engine:
     async def given_up(self, envelope: Envelope, reason: str) -> Answer:
         """Record that the transport gave a message up. It decides nothing: the run waits until it is sent again."""
         if isinstance(envelope, EventEnvelope):
-            runs = [self._outbox.first(function.id, envelope) for function in self._wanted(envelope)]
+            runs = [self._outbox.first(function.id, envelope) for function in self._starts.wanted(envelope)]
         else:
             runs = [envelope]
         for run in runs:
@@ -122,28 +123,15 @@ class Engine:
             _log.error("a message of run %s was given up: %s", run_id(run.event_id, run.function_id), reason)
         return Answer(200, f"recorded for {len(runs)} runs")
 
-    # ---- events
-
     async def _start(self, envelope: EventEnvelope, delivery: Delivery) -> Answer:
-        wanted = self._wanted(envelope)
-        name = type_of(json.loads(envelope.event))
-        woken = 0
-        if name is not None:
-            woken = await wake_watchers(self._store, self._outbox, envelope.event_id, name, envelope.event)
-        if not wanted and woken:
-            return Answer(200, f"woke {woken} runs")
-        if not wanted:
-            _log.info("event %s (%s) started nothing: no mounted function wants it", envelope.event_id, name)
-            return Answer(200, f"started nothing: no mounted function wants {name!r}")
-        first = [self._outbox.first(function.id, envelope) for function in wanted]
-        if len(first) == 1:
-            return await self._go_on(first[0], delivery)
-        await self._outbox.start(first)
-        return Answer(200, f"started {len(first)} functions")
-
-    def _wanted(self, envelope: EventEnvelope) -> list[Function]:
-        event = self._schema.decode(envelope.event)
-        return [function for function in self.functions.values() if function.trigger.matches(event)]
+        begins, notes = await self._starts.arrive(envelope)
+        if len(begins) == 1 and not begins[0].needs_message:
+            return await self._go_on(begins[0].run, delivery)
+        if begins:
+            await self._outbox.start([begin.run for begin in begins], [begin.delay_s for begin in begins])
+            notes = f"started {len(begins)} functions" + (f"; {notes}" if notes else "")
+        _log.info("event %s: %s", envelope.event_id, notes)
+        return Answer(200, notes)
 
     # ---- runs
 
@@ -153,6 +141,8 @@ class Engine:
             _log.error("no function %r is mounted here; deploy it, or mount it", envelope.function_id)
             return Answer(503, f"no function {envelope.function_id!r} is mounted here")
         run = run_id(envelope.event_id, function.id)
+        if await self._starts.is_superseded(envelope):
+            return Answer(200, "superseded: a later event came while this one was held back")
         for _ in range(CLAIMS_MAX):
             claimed = await self._store.claim(_claim(run, envelope, delivery))
             if isinstance(claimed, Started):
@@ -187,9 +177,16 @@ class Engine:
         """Run the function as far as it gets; None when the run must be claimed once more."""
         lease = Lease(run, started.token)
         one = InlinePass(run, started, self._store, self._clock, self._outbox, careful=started.strikes > 1)
+        event = self._event(function, started.event)
+        overdue = self._overdue(function, started)
+        if overdue is not None:
+            return await self._finish(function, lease, failure(overdue), is_reported=b'"parent"' in started.options)
+        await self._remind_on_the_way(function, envelope, started)
+        if function.controls.cancel_on:
+            await self._starts.watch_cancels(lease, function, event)
         self._leases.hold(lease, one.lose)
         try:
-            ending = await self._run(one, function, started, run)
+            ending = await self._run(one, function, event, started)
         except asyncio.CancelledError:
             await asyncio.shield(self._hand_back(lease))
             raise
@@ -197,8 +194,20 @@ class Engine:
             self._leases.drop(lease)
         return await self._conclude(function, _inherited(envelope, started), started, lease, ending)
 
-    async def _run(self, one: InlinePass, function: Function, started: Started, run: str) -> Ending:
-        event = self._event(function, started.event)
+    async def _remind_on_the_way(self, function: Function, envelope: RunEnvelope, started: Started) -> None:
+        timeout_s = function.controls.timeout_s
+        if timeout_s is not None and timeout_s > MESSAGE_DELAY_MAX_S:
+            left_s = timeout_s - (self._clock.now_ms() - started.created_at_ms) / 1000
+            await self._outbox.remind(replace(envelope, hop=0, instead_of=None), left_s)
+
+    def _overdue(self, function: Function, started: Started) -> Exception | None:
+        timeout_s = function.controls.timeout_s
+        if timeout_s is None or self._clock.now_ms() < started.created_at_ms + timeout_s * 1000:
+            return None
+        return TimeoutError(f"the run did not end within {timeout_s:g} s, its timeout")
+
+    async def _run(self, one: InlinePass, function: Function, event: Any, started: Started) -> Ending:
+        run = one.lease.run_id
         log = logging.LoggerAdapter(_log.getChild(function.id), {"run_id": run, "event_id": started.event_id})
         context = Context(
             one,
@@ -311,13 +320,16 @@ def _new_run(envelope: RunEnvelope) -> NewRun | None:
     options: dict[str, Any] = {} if envelope.retries is None else {"retries": envelope.retries}
     if envelope.parent is not None:
         options["parent"] = envelope.parent
+    if envelope.flow is not None:
+        options["flow"] = envelope.flow
     return NewRun(envelope.event_id, envelope.function_id, envelope.event, json.dumps(options).encode())
 
 
 def _inherited(envelope: RunEnvelope, started: Started) -> RunEnvelope:
     """Take a message's options from the run, where the publisher's are kept."""
     options: dict[str, Any] = json.loads(started.options)
-    return replace(envelope, retries=options.get("retries"))
+    flow = options.get("flow")
+    return replace(envelope, retries=options.get("retries"), flow=None if flow is None else (flow[0], flow[1]))
 
 
 def _result(function: Function, value: object) -> Outcome:

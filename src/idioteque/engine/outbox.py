@@ -44,9 +44,18 @@ class Outbox:
         not_after_ms = self._not_after_ms(0)
         return RunEnvelope(envelope.event_id, function_id, not_after_ms, envelope.event, retries=envelope.retries)
 
-    async def start(self, runs: Sequence[RunEnvelope]) -> None:
-        """Send the first messages of runs, all or none."""
-        await self._dispatcher.send([_outgoing(run, 0.0, "start") for run in runs])
+    async def start(self, runs: Sequence[RunEnvelope], delays_s: Sequence[float] = ()) -> None:
+        """Send the first messages of runs, all or none, each after its delay if there are any."""
+        delays = delays_s or [0.0] * len(runs)
+        await self._dispatcher.send(
+            [_outgoing(run, delay_s, "start") for run, delay_s in zip(runs, delays, strict=True)]
+        )
+
+    async def remind(self, first: RunEnvelope, delay_s: float) -> None:
+        """Have a run looked at when its time is over, or on the way there if that is far; it may never have begun."""
+        reminder = replace(first, event=None, not_after_ms=self._clock.now_ms(), flow=None, debounce=None)
+        legs = math.ceil(delay_s / MESSAGE_DELAY_MAX_S)
+        await self._dispatcher.send([_outgoing(reminder, delay_s / max(1, legs), "deadline", str(legs))])
 
     async def retry(self, envelope: RunEnvelope, attempts: int, delay_ms: int) -> None:
         """Have the function tried again after a while."""
@@ -133,4 +142,12 @@ def _due_at_ms(postponed: Postponed) -> int:
 def _outgoing(envelope: RunEnvelope, delay_s: float, kind: str, *cause: str) -> Outgoing:
     run = run_id(envelope.event_id, envelope.function_id)
     deduplication_id = derived_id("dd", kind, run, str(envelope.epoch), *cause)
-    return Outgoing(envelope.encode(), deduplication_id, delay_s=delay_s, retries=envelope.retries)
+    headers = (
+        []
+        if envelope.flow is None
+        else [
+            ("Upstash-Flow-Control-Key", envelope.flow[0]),
+            ("Upstash-Flow-Control-Value", envelope.flow[1]),
+        ]
+    )
+    return Outgoing(envelope.encode(), deduplication_id, delay_s, envelope.retries, headers)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from idioteque.dispatcher import EventEnvelope
 from idioteque.engine.outbox import Outbox
 from idioteque.store import Lease, Letter, Lost, Outcome, Path, Store, Won
 
@@ -37,19 +38,28 @@ class Watch:
         return None
 
 
-async def wake_watchers(store: Store, outbox: Outbox, event_id: str, type_name: str, event: bytes) -> int:
-    """Give an event to every run that waits for it, and have these runs go on; return how many."""
-    letter, watchers = await store.arrive(event_id, type_name, event)
-    woken = 0
+async def wake_watchers(
+    store: Store, outbox: Outbox, envelope: EventEnvelope, type_name: str, cancel_key: str
+) -> tuple[Letter, int, int]:
+    """Give an event to every run that waits for it; return it as it first came, and how many it woke and cancelled."""
+    letter, watchers = await store.arrive(envelope.event_id, type_name, envelope.event)
+    woken = cancelled = 0
     for watcher in watchers:
         if letter.accepted_at_ms < watcher.created_at_ms:
             continue  # a late copy of an event that the run cannot have waited for
-        outcome = await deliver(store, watcher.run_id, watcher.path, letter, json.loads(watcher.where))
+        where = json.loads(watcher.where)
+        if watcher.path[0] == cancel_key:
+            if matches(letter.event, where):
+                await store.cancel(watcher.run_id)
+                await outbox.wake(watcher)
+                cancelled += 1
+            continue
+        outcome = await deliver(store, watcher.run_id, watcher.path, letter, where)
         if outcome is not None:
             await outbox.wake(watcher)
             await store.unwatch(watcher.run_id, watcher.path)
             woken += 1
-    return woken
+    return letter, woken, cancelled
 
 
 async def deliver(store: Store, run_id: str, path: Path, letter: Letter, where: Mapping[str, object]) -> Outcome | None:

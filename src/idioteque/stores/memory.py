@@ -53,6 +53,7 @@ class MemoryStore:
         self._runs: dict[str, _Stored] = {}
         self._events: dict[str, bytes] = {}
         self._watchers: dict[str, dict[tuple[str, Path], Watcher]] = {}
+        self._marks: dict[str, tuple[str, int]] = {}
         self._mailbox: dict[str, dict[str, Letter]] = {}
         self._lock = threading.Lock()
 
@@ -158,6 +159,23 @@ class MemoryStore:
             step = stored.steps.setdefault(path, StepRow(path))
             is_taken = any(other.taken == event_id for other in stored.steps.values())
             return ledger.take(stored.run, step, event_id, outcome, is_taken, now_ms)
+
+    async def occupy(self, name: str, run_id: str, *, until_end: bool) -> str:
+        with self._lock:
+            holder = self._marks.get(name, ("", 0))[0]
+            stored = self._runs.get(holder)
+            is_over = until_end and stored is not None and not stored.run.is_open
+            if not holder or is_over:
+                holder = run_id
+                self._marks[name] = (holder, 0)
+            return holder
+
+    async def latest(self, name: str, event_id: str, accepted_at_ms: int) -> str:
+        with self._lock:
+            known = self._marks.get(name, ("", -1))
+            newest = max(known, (event_id, accepted_at_ms), key=lambda mark: (mark[1], mark[0]))
+            self._marks[name] = newest
+            return newest[0]
 
     async def release(
         self, lease: Lease, kind: ReleaseKind, *, due_at_ms: int = 0, error: str | None = None

@@ -38,11 +38,15 @@ from idioteque.store import (
     path_text,
 )
 from idioteque.stores.tables import (
+    ADVANCE_MARK,
     FORGET,
+    HAND_ON_MARK,
     LETTER,
     LETTERS,
     LIST,
+    MARK,
     POST,
+    PUT_MARK,
     READ_EVENT,
     READ_STEPS,
     TAKEN,
@@ -206,6 +210,24 @@ class SqlStore:
                 save_step(tx, run_id, step)
                 save_run(tx, run)
             return answer
+
+        return await self._write(operation)
+
+    async def occupy(self, name: str, run_id: str, *, until_end: bool) -> str:
+        def operation(tx: Transaction) -> str:
+            tx.execute(PUT_MARK, {"name": name, "value": run_id, "at_ms": 0})
+            holder, status = tx.execute(MARK, {"name": name})[0]
+            if until_end and status in ("completed", "failed", "cancelled"):
+                tx.execute(HAND_ON_MARK, {"name": name, "value": run_id, "holder": holder})
+                holder = tx.execute(MARK, {"name": name})[0][0]
+            return str(holder)
+
+        return await self._write(operation)
+
+    async def latest(self, name: str, event_id: str, accepted_at_ms: int) -> str:
+        def operation(tx: Transaction) -> str:
+            tx.execute(ADVANCE_MARK, {"name": name, "value": event_id, "at_ms": accepted_at_ms})
+            return str(tx.execute(MARK, {"name": name})[0][0])
 
         return await self._write(operation)
 

@@ -85,6 +85,20 @@ LETTERS = """SELECT event_id, event, accepted_at_ms FROM mailbox WHERE type = :t
 FORGET = """DELETE FROM mailbox WHERE event_id IN (SELECT event_id FROM mailbox WHERE accepted_at_ms < :before_ms
     ORDER BY accepted_at_ms LIMIT 10)"""
 
+# Who has a name, and whether that run has ended.
+MARK = """SELECT m.value, r.status FROM marks m LEFT JOIN runs r ON r.run_id = m.value WHERE m.name = :name"""
+
+# The first to come has a name.
+PUT_MARK = """INSERT INTO marks (name, value, at_ms) VALUES (:name, :value, :at_ms) ON CONFLICT (name) DO NOTHING"""
+
+# The name is handed on from a run that has ended.
+HAND_ON_MARK = "UPDATE marks SET value = :value WHERE name = :name AND value = :holder"
+
+# The event that was accepted last stays.
+ADVANCE_MARK = """INSERT INTO marks (name, value, at_ms) VALUES (:name, :value, :at_ms)
+    ON CONFLICT (name) DO UPDATE SET value = :value, at_ms = :at_ms
+    WHERE marks.at_ms < :at_ms OR (marks.at_ms = :at_ms AND marks.value < :value)"""
+
 # Whether a run has taken an event already.
 TAKEN = "SELECT 1 FROM steps WHERE run_id = :run_id AND taken = :event_id"
 

@@ -58,6 +58,12 @@ CREATE TABLE watchers (
 
 CREATE INDEX watchers_by_type ON watchers (type);
 
+CREATE TABLE marks (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL,
+    at_ms BIGINT NOT NULL
+);
+
 CREATE TABLE mailbox (
     event_id TEXT PRIMARY KEY,
     type TEXT NOT NULL,

@@ -1,0 +1,104 @@
+"""What an event sets going: the runs of functions that want it, within what these ask for, and the waits it ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from idioteque.controls import field_of, key_of, text_of
+from idioteque.dispatcher import EventEnvelope, RunEnvelope
+from idioteque.engine.outbox import Outbox
+from idioteque.engine.waits import wake_watchers
+from idioteque.events import EventsSchema, type_of
+from idioteque.function import Function, run_id
+from idioteque.store import Lease, Path, Store
+
+CANCEL = "\x00cancel"
+"""The key of the watchers that cancel their run; no step can have it, since a step's path is never watched for that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A run to begin, after a while if `delay_s` says so; None of a function's controls stands against it."""
+
+    run: RunEnvelope
+    function: Function
+    delay_s: float = 0.0
+
+    @property
+    def needs_message(self) -> bool:
+        """Whether it cannot be run in the delivery of its event."""
+        return self.delay_s > 0 or self.run.flow is not None
+
+
+class Starts:
+    """Decides about the events that arrive at one mount. Every operation may be repeated by a redelivery."""
+
+    def __init__(self, functions: Mapping[str, Function], schema: EventsSchema, store: Store, outbox: Outbox) -> None:
+        self._functions = functions
+        self._schema = schema
+        self._store = store
+        self._outbox = outbox
+
+    def wanted(self, envelope: EventEnvelope) -> list[Function]:
+        """Return the functions whose trigger matches; raise `EventRejected` for what is no event of the schema."""
+        event = self._schema.decode(envelope.event)
+        return [function for function in self._functions.values() if function.trigger.matches(event)]
+
+    async def arrive(self, envelope: EventEnvelope) -> tuple[list[Begin], str]:
+        """Put an event into the mailbox, end the waits that it ends, and return what it begins and what else it did."""
+        wanted = self.wanted(envelope)
+        event = self._schema.decode(envelope.event)
+        name = type_of(event) or type_of(json.loads(envelope.event)) or ""
+        letter, woken, cancelled = await wake_watchers(self._store, self._outbox, envelope, name, CANCEL)
+        begins: list[Begin] = []
+        notes = [f"woke {woken} runs"] if woken else []
+        notes += [f"cancelled {cancelled} runs"] if cancelled else []
+        for function in wanted:
+            begin, note = await self._admit(function, envelope, event, letter.accepted_at_ms)
+            begins += [begin] if begin is not None else []
+            notes += [note] if note else []
+        if not begins and not notes:
+            notes.append(f"started nothing: no mounted function wants {name or 'this event'!r}")
+        return begins, "; ".join(notes)
+
+    async def _admit(
+        self, function: Function, envelope: EventEnvelope, event: Any, accepted_at_ms: int
+    ) -> tuple[Begin | None, str]:
+        controls = function.controls
+        own = run_id(envelope.event_id, function.id)
+        for kind, key in (("idempotency", controls.idempotency), ("singleton", controls.singleton)):
+            if key is None:
+                continue
+            name = f"{kind}:{function.id}:{key_of(key, event)}"
+            holder = await self._store.occupy(name, own, until_end=kind == "singleton")
+            if holder != own:
+                return None, f"{function.id} not started: its {kind} is held by {holder}"
+        run = replace(self._outbox.first(function.id, envelope), flow=controls.flow(function.id, event))
+        if controls.timeout_s is not None:
+            await self._outbox.remind(run, controls.timeout_s)
+        if controls.debounce_s is None:
+            return Begin(run, function), ""
+        name = f"debounce:{function.id}"
+        if await self._store.latest(name, envelope.event_id, accepted_at_ms) != envelope.event_id:
+            return None, f"{function.id} not started: a later event came"
+        return Begin(replace(run, debounce=name), function, controls.debounce_s), ""
+
+    async def is_superseded(self, envelope: RunEnvelope) -> bool:
+        """Whether a later event came while this one's run was held back."""
+        if envelope.debounce is None:
+            return False
+        return await self._store.latest(envelope.debounce, envelope.event_id, 0) != envelope.event_id
+
+    async def watch_cancels(self, lease: Lease, function: Function, event: Any) -> None:
+        """Have the events found that cancel this run."""
+        for number, (types, fields) in enumerate(function.controls.cancel_on):
+            where = {theirs: json.loads(_json(field_of(event, ours))) for theirs, ours in fields.items()}
+            path: Path = (CANCEL, str(number))
+            await self._store.watch(lease, path, types, json.dumps(where).encode())
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, default=text_of)

@@ -1,0 +1,241 @@
+"""What a function may ask for: each option has tests that fail when it does nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import BaseModel, Field
+
+from idioteque import ConfigurationError, Context, InvalidValue, Limit, Rate, Run
+from tests.library.engine.rig import STORES, Order, Rig
+
+
+class Stop(BaseModel):
+    type: Literal["stop"] = "stop"
+    order: str
+
+
+Event = Annotated[Order | Stop, Field(discriminator="type")]
+
+
+@pytest.fixture(params=STORES)
+def rig(request: pytest.FixtureRequest) -> Rig:
+    rig = Rig(request.param)
+    rig.worker.configure(events_schema=Event)
+    return rig
+
+
+def declare(rig: Rig, sleep: str = "1h", **options: Any) -> None:
+    @rig.worker.function("f", on=Order, **options)
+    async def f(event: Order, ctx: Context) -> int:
+        await ctx.execute("began", rig.effect, f"began-{event.id}-{event.count}")
+        await ctx.sleep("nap", sleep)
+        return event.count
+
+    rig.mount()
+
+
+async def runs(rig: Rig) -> list[Run]:
+    return (await rig.worker.runs.list(function="f", limit=100)).runs
+
+
+# ---- idempotency and singleton
+
+
+async def test_idempotency_makes_one_run_of_all_events_with_one_value(rig: Rig) -> None:
+    declare(rig, sleep="1s", idempotency="id")
+    for count in range(3):
+        await rig.worker.publish(Order(id="a", count=count))
+        await rig.finish()
+    await rig.worker.publish(Order(id="b", count=9))
+    await rig.finish()
+
+    assert sorted(run.result for run in await runs(rig)) == [0, 9]
+
+
+async def test_a_singleton_lets_one_run_of_a_value_be_at_work_and_another_follow(rig: Rig) -> None:
+    declare(rig, singleton="id")
+    await rig.worker.publish(Order(id="a", count=1))
+    await rig.worker.publish(Order(id="b", count=2))
+    await rig.clock.advance(60)
+    await rig.worker.publish(Order(id="a", count=3))
+    await rig.finish()
+    assert sorted(run.result for run in await runs(rig)) == [1, 2]
+
+    await rig.worker.publish(Order(id="a", count=4))
+    await rig.finish()
+    assert sorted(run.result for run in await runs(rig)) == [1, 2, 4]
+
+
+async def test_a_key_may_be_a_function_of_the_event(rig: Rig) -> None:
+    declare(rig, sleep="1s", idempotency=lambda event: event.count % 2)
+    for count in range(6):
+        await rig.worker.publish(Order(count=count))
+    await rig.finish()
+
+    assert sorted(run.result % 2 for run in await runs(rig)) == [0, 1]
+
+
+@pytest.mark.parametrize("option", ["idempotency", "singleton"])
+async def test_an_event_delivered_twice_is_not_its_own_obstacle(rig: Rig, option: str) -> None:
+    declare(rig, sleep="1s", **{option: "id"})
+    rig.faults.fail_on, rig.faults.after = {("claim", 1)}, True
+    await rig.worker.publish(Order(id="a", count=5))
+    await rig.finish()
+
+    assert [run.result for run in await runs(rig)] == [5]
+
+
+# ---- debounce
+
+
+async def test_debounce_starts_once_with_the_last_event_after_a_quiet_time(rig: Rig) -> None:
+    declare(rig, sleep="1s", debounce="10s")
+    for count in range(5):
+        await rig.worker.publish(Order(count=count))
+        await rig.clock.advance(8)
+    assert await runs(rig) == []
+    await rig.finish()
+
+    assert [run.result for run in await runs(rig)] == [4]
+    assert rig.effects == {"began-1-4": 1}
+
+
+async def test_debounce_begins_anew_after_the_quiet_time(rig: Rig) -> None:
+    declare(rig, sleep="1s", debounce="10s")
+    for count in (1, 2):
+        await rig.worker.publish(Order(count=count))
+        await rig.finish()
+
+    assert sorted(run.result for run in await runs(rig)) == [1, 2]
+
+
+async def test_a_late_copy_of_an_earlier_event_does_not_displace_the_last_one(rig: Rig) -> None:
+    declare(rig, sleep="1s", debounce="10s")
+    rig.faults.fail_on, rig.faults.after = {("send", 2)}, True  # the first event's delivery is repeated after a second
+    await rig.worker.publish(Order(count=1))
+    await rig.clock.advance(0.5)
+    await rig.worker.publish(Order(count=2))
+    await rig.finish()
+
+    assert [run.result for run in await runs(rig)] == [2]
+
+
+# ---- timeout and cancel
+
+
+async def test_a_run_that_takes_longer_than_its_timeout_fails(rig: Rig) -> None:
+    declare(rig, sleep="2h", timeout="1h")
+    began_s = rig.clock.monotonic_s()
+    run = await rig.run()
+
+    assert run.status == "failed"
+    assert "TimeoutError" in (run.error or "")
+    assert run.finished_at is not None
+    assert run.finished_at.timestamp() - began_s < 3700
+
+
+async def test_a_timeout_of_a_month_holds(rig: Rig) -> None:
+    declare(rig, sleep="60d", timeout="30d")
+    began_s = rig.clock.monotonic_s()
+    run = await rig.run()
+
+    assert run.status == "failed"
+    assert run.finished_at is not None
+    assert 30 * 86_400 <= run.finished_at.timestamp() - began_s < 30.1 * 86_400
+    assert max(message.delay_s for message in rig.dispatcher.sent) < 7 * 86_400
+
+
+async def test_a_run_within_its_timeout_completes(rig: Rig) -> None:
+    declare(rig, sleep="10m", timeout="1h")
+
+    assert (await rig.run()).status == "completed"
+    assert rig.dispatcher.dead_letters == []
+
+
+async def test_an_event_cancels_the_runs_whose_fields_match(rig: Rig) -> None:
+    declare(rig, cancel_on=[(Stop, {"order": "id"})])
+    await rig.worker.publish(Order(id="a", count=1))
+    await rig.worker.publish(Order(id="b", count=2))
+    await rig.clock.advance(60)
+    await rig.worker.publish(Stop(order="a"))
+    await rig.finish()
+
+    assert {run.event["id"]: run.status for run in await runs(rig)} == {"a": "cancelled", "b": "completed"}
+
+
+async def test_a_run_that_has_ended_is_not_cancelled(rig: Rig) -> None:
+    declare(rig, sleep="1s", cancel_on=[(Stop, {"order": "id"})])
+    await rig.worker.publish(Order(id="a", count=1))
+    await rig.finish()
+    await rig.worker.publish(Stop(order="a"))
+    await rig.finish()
+
+    assert [run.status for run in await runs(rig)] == ["completed"]
+
+
+# ---- limits
+
+
+async def test_limits_travel_as_flow_control_with_every_message_of_the_run(rig: Rig) -> None:
+    declare(rig, concurrency=Limit(2, key="id"), rate=Rate(10, per="1m", key="id"))
+    await rig.worker.publish(Order(id="a b/ü", count=1))
+    await rig.finish()
+
+    of_runs = [dict(message.headers) for message in rig.dispatcher.sent if b'"kind":"run"' in message.body]
+    assert len(of_runs) == 2, "the first message, and the one that ends the sleep"
+    assert {headers["Upstash-Flow-Control-Value"] for headers in of_runs} == {"parallelism=2, rate=10, period=60s"}
+    keys = {headers["Upstash-Flow-Control-Key"] for headers in of_runs}
+    assert len(keys) == 1
+    assert all(c.isascii() and (c.isalnum() or c in "._-") for c in keys.pop())
+    assert [run.result for run in await runs(rig)] == [1]
+
+
+async def test_different_keys_have_different_limits(rig: Rig) -> None:
+    declare(rig, concurrency=Limit(1, key=lambda event: event.id))
+    for name in ("a", "b", "a.b", "a b", "a_b"):
+        await rig.worker.publish(Order(id=name))
+    await rig.finish()
+
+    of_runs = [dict(message.headers) for message in rig.dispatcher.sent if b'"kind":"run"' in message.body]
+    assert len({headers["Upstash-Flow-Control-Key"] for headers in of_runs}) == 5
+
+
+async def test_a_function_without_limits_sends_no_flow_control(rig: Rig) -> None:
+    declare(rig, sleep="1h")
+    await rig.worker.publish(Order())
+    await rig.finish()
+
+    assert all(not message.headers for message in rig.dispatcher.sent)
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Limit(0),
+        lambda: Rate(0),
+        lambda: Rate(1, per="8d"),
+        lambda: Rate(1, per=0.1),
+    ],
+)
+def test_a_limit_that_means_nothing_is_refused(make: Any) -> None:
+    with pytest.raises(InvalidValue):
+        make()
+
+
+async def test_two_keys_for_one_function_are_refused(rig: Rig) -> None:
+    with pytest.raises(ConfigurationError, match="same key"):
+        declare(rig, concurrency=Limit(1, key="id"), rate=Rate(1, key="count"))
+
+
+async def test_a_key_that_no_event_has_is_loud(rig: Rig) -> None:
+    declare(rig, idempotency="missing")
+    await rig.worker.publish(Order(), retries=0)
+    await rig.finish()
+
+    assert len(rig.dispatcher.dead_letters) == 1
+    assert await runs(rig) == []
