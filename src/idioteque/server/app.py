@@ -24,6 +24,8 @@ from idioteque.server.core.loop import Duties
 from idioteque.server.core.operations import Operations
 from idioteque.server.core.prober import Prober
 from idioteque.server.core.publisher import Publisher
+from idioteque.server.core.scheduler import Scheduler
+from idioteque.server.core.schedules import Schedules
 from idioteque.server.core.settlement import Settlement
 from idioteque.server.core.url_groups import UrlGroups
 from idioteque.server.network import NetworkPolicy, RewritingTransport
@@ -79,9 +81,13 @@ class Server:
         self._duties = Duties(self.clock)
         self._accepting = False
         url_groups = UrlGroups(config, self.database, self.clock, self.reader)
-        rest = build_rest(Services(self.operations, self.credentials, lambda: self._accepting, url_groups))
+        schedules = Schedules(config, self.database, self.clock, self.reader, url_groups, self.publisher)
+        self.scheduler = Scheduler(config, self.database, self.clock, url_groups, self.publisher)
+        schedules.changed = self.scheduler.note
+        services = Services(self.operations, self.credentials, lambda: self._accepting, url_groups, schedules)
+        rest = build_rest(services)
         management = Allowance(self.clock, "requests per second", config.management_per_s_max, 1, BURST)
-        self.app = Door(config, self.credentials, url_groups, self.publisher, rest, management)
+        self.app = Door(config, self.credentials, url_groups, schedules, self.publisher, rest, management)
 
     async def start(self) -> None:
         """Take possession of the database, recover what an earlier process left, and begin to deliver.
@@ -95,6 +101,7 @@ class Server:
         await self.deliverer.recover()
         self._duties.start("deliverer", self.deliverer.run)
         self._duties.start("lease keeper", self.deliverer.keep_leases)
+        self._duties.start("scheduler", self.scheduler.run)
         self._duties.start("housekeeper", self.housekeeper.run)
         self._accepting = True
 
