@@ -92,7 +92,7 @@ class Door:
         await send_json(send, status, text)
 
     def _endpoint(self, path: bytes, method: str) -> Endpoint | None:
-        """Return the endpoint of a path, or None for `rest`: here are the hot ones, and those that read a raw target."""
+        """Return the endpoint of a path, or None for `rest`: here are the hot ones and those with raw targets."""
         if path.startswith(PUBLISH):
             return self._publish
         if path == BATCH:
