@@ -29,6 +29,7 @@ BATCH = b"/v2/batch"
 SCHEDULES = b"/v2/schedules/"
 CRON = b"upstash-cron"
 SCHEDULE_VERB = re.compile(rb"/v2/schedules/[A-Za-z0-9._%-]+/(?:pause|resume)")  # of a schedule, not a destination
+KEYS = "/v2/keys"
 READING_METHODS = ("GET", "HEAD", "OPTIONS")
 
 Endpoint = Callable[[Scope, Mapping[bytes, bytes], Receive], Awaitable[tuple[int, str]]]
@@ -79,8 +80,11 @@ class Door:
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         role = self._credentials.role(self._token(headers, scope), _peer(scope))
-        if role is not Role.ADMIN and scope["method"] not in READING_METHODS:
-            raise Forbidden("this token may only read")
+        if role is not Role.ADMIN:
+            if scope["method"] not in READING_METHODS:
+                raise Forbidden("this token may only read")
+            if scope["path"].startswith(KEYS):
+                raise Forbidden("this token may not read the signing keys: who has them can sign")
         endpoint = self._endpoint(path, scope["method"])
         if endpoint is None:
             self._management.take()
