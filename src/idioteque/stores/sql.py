@@ -10,6 +10,7 @@ from typing import TypeVar
 from idioteque import ledger
 from idioteque.clock import Clock, SystemClock
 from idioteque.database import Database, SqlValue, Transaction, migrate, open_database, sqlite_path
+from idioteque.errors import ConfigurationError
 from idioteque.store import (
     BODY,
     MAILBOX_MS,
@@ -75,6 +76,7 @@ class SqlStore:
         self._process_id = os.getpid()
         self._opening = threading.Lock()
         self._migrated: Database | None = None
+        self._of_the_parent: Database | None = None
         if self._url is not None:
             sqlite_path(self._url)
 
@@ -342,10 +344,13 @@ class SqlStore:
 
     async def _ready(self) -> Database:
         """Open a database that was given by URL at its first use, and again in a process forked since then."""
-        database = self._database
-        if database is None or (self._url is not None and self._process_id != os.getpid()):
+        database, is_forked = self._database, self._process_id != os.getpid()
+        if is_forked and self._url is None:
+            raise ConfigurationError("the database was opened before the process forked; give the store its URL")
+        if database is None or is_forked:
             with self._opening:
                 if self._database is database:
+                    self._of_the_parent = database  # kept: SQLite forbids even closing it in another process
                     self._database = open_database(self._url or "")
                     self._process_id = os.getpid()
                     self._migrated = None
