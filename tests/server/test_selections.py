@@ -1,4 +1,4 @@
-"""Filters of every list: each one finds what it names, an odd one is refused, and none is ever taken for 'everything'."""
+"""Filters of every list: each finds what it names, an odd one is refused, and none is taken for 'everything'."""
 
 from __future__ import annotations
 
@@ -115,6 +115,7 @@ async def test_an_odd_selector_is_refused_and_cancels_nothing(house: House, quer
         b"{}", b"[]", b"null", b"x", b'{"label": []}', b'{"label": ""}', b'{"label": null}', b'{"labels": ["l1"]}',
         b'{"messageIds": null}', b'{"messageIds": [1.5]}', b'{"messageIds": [""]}', b'{"messageIds": {"a": 1}}',
         b'{"count": true}', b'{"all": true}', b'{"filter": {"label": "l1"}}', b"[" * 100_000,
+        b'{"label": "\\ud800"}',  # half of a surrogate pair
     ],
 )  # fmt: skip
 async def test_an_odd_body_is_refused_and_cancels_nothing(house: House, body: bytes) -> None:
@@ -131,7 +132,7 @@ async def test_dead_letters_are_selected_alike_by_query_and_body() -> None:
         (first, second) = await house.dead_letters()
         for query in (
             "label=l1", f"messageId={first['messageId']}", "responseStatus=500", "toDate=1700000000000",
-            "url=https%3A%2F%2Fone.test%2Fa%3Fx%3D1", f"dlqIds={first['dlqId']}", "count=1", "callerIp=192.0.2.7&count=1",
+            "url=https%3A%2F%2Fone.test%2Fa%3Fx%3D1", f"dlqIds={first['dlqId']}", "count=1",
         ):  # fmt: skip
             assert await house.dead_letters(f"?{query}") == [first], query
         assert await house.dead_letters("?order=latestFirst") == [second, first]
