@@ -52,6 +52,7 @@ from idioteque.stores.tables import (
     READ_STEPS,
     TAKEN,
     UNWATCH,
+    UNWATCH_ALL,
     WATCH,
     WATCHERS,
     create,
@@ -110,6 +111,8 @@ class SqlStore:
             if path == BODY:
                 answer = ledger.commit_body(run, lease.token, outcome, now_ms)
                 save_run(tx, run)
+                if isinstance(answer, Won):
+                    tx.execute(UNWATCH_ALL, {"run_id": run.run_id})
                 return answer
             step = load_step(tx, lease.run_id, path)
             before = step.seq
@@ -117,6 +120,8 @@ class SqlStore:
             if step.seq != before:
                 save_step(tx, run.run_id, step)
                 save_run(tx, run)
+            if step.waits_for is not None:
+                tx.execute(UNWATCH, {"run_id": run.run_id, "path": path_text(path)})
             return answer
 
         return await self._write(operation)
@@ -184,7 +189,7 @@ class SqlStore:
 
         def operation(tx: Transaction) -> tuple[Letter, list[Watcher]]:
             tx.execute(POST, {"event_id": event_id, "type": type_name, "event": event, "now_ms": now_ms})
-            tx.execute(FORGET, {"before_ms": now_ms - MAILBOX_MS})
+            tx.execute(FORGET, {"before_ms": now_ms - MAILBOX_MS, "event_id": event_id})
             letter = Letter(*tx.execute(LETTER, {"event_id": event_id})[0])
             watchers = [Watcher(row[0], path_of(row[1]), *row[2:]) for row in tx.execute(WATCHERS, {"type": type_name})]
             return letter, watchers
@@ -280,6 +285,7 @@ class SqlStore:
                 return None
             status = ledger.cancel(run, now_ms)
             save_run(tx, run)
+            tx.execute(UNWATCH_ALL, {"run_id": run_id})
             return status
 
         return await self._write(operation)

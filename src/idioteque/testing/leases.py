@@ -1,4 +1,4 @@
-"""The first half of what every store must do: leases, strikes and records."""
+"""The first third of what every store must do: leases, strikes and records."""
 
 from __future__ import annotations
 
