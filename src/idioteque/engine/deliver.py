@@ -177,13 +177,17 @@ class Engine:
         """Run the function as far as it gets; None when the run must be claimed once more."""
         lease = Lease(run, started.token)
         one = InlinePass(run, started, self._store, self._clock, self._outbox, careful=started.strikes > 1)
-        event = self._event(function, started.event)
         overdue = self._overdue(function, started)
         if overdue is not None:
             return await self._finish(function, lease, failure(overdue), is_reported=b'"parent"' in started.options)
-        await self._remind_on_the_way(function, envelope, started)
-        if function.controls.cancel_on:
-            await self._starts.watch_cancels(lease, function, event)
+        try:
+            event = self._event(function, started.event)
+            await self._remind_on_the_way(function, envelope, started)
+            if function.controls.cancel_on:
+                await self._starts.watch_cancels(lease, function, event)
+        except Exception:
+            await self._hand_back(lease)
+            raise
         self._leases.hold(lease, one.lose)
         try:
             ending = await self._run(one, function, event, started)
@@ -221,11 +225,15 @@ class Engine:
         return await one.run(lambda: function.handler(event, context))
 
     def _event(self, function: Function, event: bytes) -> Any:
-        if function.id not in self._failure_handlers:
-            return self._schema.decode(event)
-        document: dict[str, Any] = json.loads(event)
-        failed = self._schema.decode(json.dumps(document["event"]).encode())
-        return RunFailure(**{**document, "event": failed})
+        """Return what the handler is given; a stored event that does not fit any more may fit the next deployment."""
+        try:
+            if function.id not in self._failure_handlers:
+                return self._schema.decode(event)
+            document: dict[str, Any] = json.loads(event)
+            failed = self._schema.decode(json.dumps(document["event"]).encode())
+            return RunFailure(**{**document, "event": failed})
+        except EventRejected as error:
+            raise IdiotequeError(f"the stored event of this run does not fit any more: {error}") from error
 
     async def _conclude(
         self, function: Function, envelope: RunEnvelope, started: Started, lease: Lease, ending: Ending
@@ -334,7 +342,9 @@ def _inherited(envelope: RunEnvelope, started: Started) -> RunEnvelope:
 
 def _result(function: Function, value: object) -> Outcome:
     try:
-        return Outcome(True, function.codec.encode(value))
+        encoded = function.codec.encode(value)
+        function.codec.decode(encoded)  # whoever asks for the result must be able to read it
+        return Outcome(True, encoded)
     except NotSerializable as error:
         return failure(NoJsonForm(f"function {function.id!r} returned {error}"), kind=UNSERIALIZABLE)
 

@@ -203,6 +203,12 @@ class Step(Scope):
             if self.owner.is_over or (task is not None and task.cancelling()):
                 raise
             return await self._failed(error)
+        except (KeyboardInterrupt, GeneratorExit, PassOver):
+            raise
+        except BaseException as error:  # of a library, to pass by `except Exception`: the step's failure all the same
+            if self.owner.is_over:
+                raise
+            return await self._failed(error)
         self._goes_on()
         return self._encoded(codec, value)
 
