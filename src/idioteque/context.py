@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Protocol, TypeVar, cast, overload
 
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from idioteque.clock import Clock
 from idioteque.durations import Duration, seconds
@@ -181,10 +182,10 @@ class Context:
         """Wait for the first event of any of several classes; see `wait_for_event`."""
         by_name = {name: event_class for event_class in event_classes for name in names_of(event_class)}
         until_ms = NEVER_MS if timeout is None else self._clock.now_ms() + math.ceil(seconds(timeout, "timeout") * 1000)
-        event = await self._steps.wait(key, list(by_name), where or {}, until_ms)
+        event = await self._steps.wait(key, list(by_name), _condition(where or {}, event_classes), until_ms)
         if event is None or event == b"null":
             return None
-        return by_name[str(type_of(json.loads(event)))].model_validate_json(event)
+        return by_name[str(type_of(json.loads(event)))].model_validate_json(event, by_alias=True, by_name=True)
 
     async def invoke(self, key: str, function: Function, event: object) -> Any:
         """Run another function on an event, as a run of its own, and return its result.
@@ -202,3 +203,12 @@ class Context:
     def fencing_token(self) -> int:
         """A number that grows with every delivery that takes up the run: a resource can refuse the older one."""
         return self._steps.fencing_token
+
+
+def _condition(where: Mapping[str, object], event_classes: Sequence[type[BaseModel]]) -> dict[str, object]:
+    """Return a condition in JSON's values; raise `InvalidValue` for a field that no event of a class can have."""
+    for event_class in event_classes:
+        unknown = sorted(where.keys() - event_class.model_fields.keys())
+        if unknown and event_class.model_config.get("extra") != "allow":
+            raise InvalidValue(f"where= names {unknown[0]!r}, which is no field of {event_class.__name__}")
+    return {name: to_jsonable_python(value) for name, value in where.items()}

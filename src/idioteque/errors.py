@@ -16,6 +16,7 @@ IdiotequeError
 ├── DatabaseError               the database did not do what was asked
 │   ├── DatabaseFull            no room on the disk; reads and later writes may work
 │   ├── DatabaseTooSlow         a read took longer than one may, and was stopped
+│   ├── CommitUnknown           the connection broke during a commit, which may have been done or not
 │   └── DatabaseBroken          an I/O or corruption error: stop using this database in this process
 ├── StepFailed                  a step ended in a recorded failure; raised at its await, on every replay alike
 │   ├── StepInterrupted         an at_most_once step whose end was never recorded
@@ -119,6 +120,10 @@ class DatabaseFull(DatabaseError):
 
 class DatabaseTooSlow(DatabaseError):
     """A read took longer than one may, and was stopped; ask for less."""
+
+
+class CommitUnknown(DatabaseError):
+    """The connection broke before the answer to a commit came: the operation may or may not be stored. Ask again."""
 
 
 class DatabaseBroken(DatabaseError):

@@ -9,36 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from idioteque.store import (
-    MAX_STRIKES,
-    TAKEOVER_AFTER_MS,
-    Begun,
-    Busy,
-    Claim,
-    Committed,
-    Done,
-    Due,
-    Exhausted,
-    Failed,
-    Finished,
-    Go,
-    Gone,
-    Lost,
-    Outcome,
-    Path,
-    Recorded,
-    ReleaseKind,
-    RunRecord,
-    Scheduled,
-    Stale,
-    Started,
-    Status,
-    StepRecord,
-    Trouble,
-    Unfinished,
-    Waiting,
-    Won,
-)
+from idioteque.paths import Path
+from idioteque.store import (MAX_STRIKES, TAKEOVER_AFTER_MS, Begun, Busy, Claim, Committed, Done, Due, Exhausted, Failed, Finished, Go, Gone, Lost, Outcome, Recorded, ReleaseKind, RunRecord, Scheduled, Stale, Started, Status, StepRecord, Trouble, Unfinished, Waiting, Won)
 
 
 @dataclass(slots=True)

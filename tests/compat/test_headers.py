@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from qstash import Receiver
 
@@ -252,3 +253,19 @@ def test_limits_are_told_apart_by_their_headers(tmp_path: Path) -> None:
         assert abs(int(headers["burst-ratelimit-reset"]) - time.time()) < 5
         assert "ratelimit-limit" not in headers
     assert server.stop() == 0
+
+
+@covers("delivery Upstash-Schedule-Id")
+def test_a_schedules_messages_name_it(tmp_path: Path) -> None:
+    with open_destination() as destination:
+        server = start_server(tmp_path)
+        caller = Caller(server, destination)
+        _, _, made = caller.call("POST", f"/v2/schedules/{destination.url}/tick", Upstash_Cron="* * * * *")
+        assert server.stop() == 0
+        # As if the server had been down at the last full minute: that tick is fired when it starts.
+        with closing(apsw.Connection(str(tmp_path / "server.db"))) as database:
+            database.execute("UPDATE schedules SET next_at_ms = next_at_ms - 60000")
+        server = start_server(tmp_path)
+        (request,) = destination.wait_for(1)
+        assert (request.target, request.headers["upstash-schedule-id"]) == ("/tick", made["scheduleId"])
+        assert server.stop() == 0

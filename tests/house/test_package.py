@@ -52,6 +52,7 @@ def core_modules() -> list[str]:
         "idioteque.mounts.django",
         "idioteque.stores.redis",
         "idioteque.database.postgres",
+        "idioteque.database.session",
         "idioteque.testing.plugin",
     }
     return sorted(set(modules) - optional)

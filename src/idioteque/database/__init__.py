@@ -4,21 +4,61 @@ from __future__ import annotations
 
 from idioteque.database.protocol import Database, Row, SqlValue, Transaction, migrate
 from idioteque.database.sqlite import SqliteDatabase
-from idioteque.errors import ConfigurationError
+from idioteque.errors import ConfigurationError, MissingExtra
 
-__all__ = ["Database", "Row", "SqlValue", "SqliteDatabase", "Transaction", "migrate", "open_database", "sqlite_path"]
+__all__ = [
+    "Database",
+    "Row",
+    "SqlValue",
+    "SqliteDatabase",
+    "Transaction",
+    "check_database",
+    "is_postgres",
+    "migrate",
+    "open_database",
+    "sqlite_path",
+]
+
+POSTGRES = ("postgresql://", "postgres://")
 
 
 def open_database(url: str, *, durability: str = "full", threads: bool = True) -> Database:
-    """Return the database that a URL names: `sqlite:///relative.db`, `sqlite:////absolute.db` or `sqlite://:memory:`.
+    """Return the database that a URL names.
 
-    `durability="relaxed"` survives the kill of the process but may lose the last moments at power loss. `threads=False`
-    runs each operation in the caller's own turn, which a simulation needs. Raise `ConfigurationError` for a URL of no
-    known kind, `DatabaseError` when the file cannot be opened.
+    These are `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite://:memory:` and
+    `postgresql://user:password@host:5432/name`. `durability="relaxed"` survives the kill of the process but may lose
+    the last moments at power loss; PostgreSQL is never relaxed. `threads=False` runs each operation in the caller's own
+    turn, which a simulation needs and only SQLite can do. Raise `ConfigurationError` for a URL of no known kind,
+    `DatabaseError` when the file cannot be opened; PostgreSQL is connected to at the first use.
     """
     if durability not in ("full", "relaxed"):
         raise ConfigurationError(f"durability must be 'full' or 'relaxed', not {durability!r}")
-    return SqliteDatabase(sqlite_path(url), durability=durability, threads=threads)
+    if not is_postgres(url):
+        return SqliteDatabase(sqlite_path(url), durability=durability, threads=threads)
+    if not threads:
+        raise ConfigurationError("only SQLite can run without threads")
+    return _postgres(url)
+
+
+def check_database(url: str) -> None:
+    """Raise the `ConfigurationError` with which `open_database` would answer this URL, and open nothing."""
+    if is_postgres(url):
+        _postgres(url)  # connects and starts nothing before its first use
+    else:
+        sqlite_path(url)
+
+
+def is_postgres(url: str) -> bool:
+    """Whether a URL names a PostgreSQL database."""
+    return url.startswith(POSTGRES)
+
+
+def _postgres(url: str) -> Database:
+    try:
+        from idioteque.database.postgres import PostgresDatabase
+    except ImportError as error:
+        raise MissingExtra("a PostgreSQL database", "postgres") from error
+    return PostgresDatabase(url)
 
 
 def sqlite_path(url: str) -> str:
@@ -28,5 +68,6 @@ def sqlite_path(url: str) -> str:
     if url.startswith("sqlite:///") and len(url) > len("sqlite:///") and "?" not in url:
         return url.removeprefix("sqlite:///")
     raise ConfigurationError(
-        f"{url!r} names no database; write sqlite:///file.db, sqlite:////absolute/file.db or sqlite://:memory:"
+        f"{url!r} names no database; write sqlite:///file.db, sqlite:////absolute/file.db, sqlite://:memory:"
+        " or postgresql://user:password@host:5432/name"
     )

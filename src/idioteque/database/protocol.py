@@ -20,6 +20,14 @@ class Transaction(Protocol):
     lock_rows: str
     """What to put behind a SELECT that claims rows: `FOR UPDATE SKIP LOCKED`, or nothing where writers take turns."""
 
+    lock_row: str
+    """What to put behind a SELECT of a row that is going to change: `FOR UPDATE`, or nothing where writers take turns.
+
+    Whoever has the row is waited for, and what a later statement reads is what that one left behind."""
+
+    now_ms: int | None
+    """The database's time when the transaction began, or None where that is the time of this host."""
+
     def execute(self, sql: str, parameters: Mapping[str, SqlValue] | None = None) -> list[Row]:
         """Run one statement and return its rows."""
         ...
@@ -29,14 +37,15 @@ class Transaction(Protocol):
         ...
 
     def script(self, sql: str) -> None:
-        """Run several statements without parameters."""
+        """Run statements without parameters that change the schema; one transaction at a time gets beyond this."""
         ...
 
 
 class Database(Protocol):
     """Operations are plain functions of a transaction: all of one is stored, or nothing.
 
-    Errors raised by an operation roll it back and reach its caller; the database's own are `DatabaseError`s.
+    Errors raised by an operation roll it back and reach its caller; the database's own are `DatabaseError`s. An
+    operation may be undone and run again before its caller hears of it, so it changes nothing but the database.
     """
 
     async def write(self, operation: Callable[[Transaction], T]) -> T:
@@ -64,7 +73,7 @@ async def migrate(database: Database, component: str, package: str) -> int:
     scripts = [(int(f.name[:4]), f.read_text(encoding="utf-8")) for f in files]
 
     def operation(tx: Transaction) -> int:
-        tx.execute(
+        tx.script(
             "CREATE TABLE IF NOT EXISTS idioteque_migrations"
             " (component TEXT NOT NULL, version BIGINT NOT NULL, PRIMARY KEY (component, version))"
         )

@@ -10,15 +10,15 @@ import asyncio
 import contextlib
 import logging
 import os
-import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import apsw
 
 from idioteque.database.connection import MEMORY, Checkpoints, Connection, lock_file, open_reader, open_writer
+from idioteque.database.groups import Groups, Settled, Waiting, answer
 from idioteque.database.protocol import Row, SqlValue, Transaction
 from idioteque.errors import DatabaseBroken, DatabaseError, DatabaseFull, DatabaseTooSlow, first_line
 
@@ -28,8 +28,6 @@ READ_S = 5.0  # no list may keep a reader from the others for longer
 STEPS_UNTIMED = 1_000_000  # of SQLite's machine, some ten milliseconds: only a read that takes more is timed
 
 T = TypeVar("T")
-_Waiting = tuple[Callable[[Transaction], Any], "asyncio.Future[Any]", asyncio.AbstractEventLoop]
-_Settled = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +36,8 @@ class SqliteTransaction:
     """The open transaction of one connection."""
 
     lock_rows = ""
+    lock_row = ""
+    now_ms: int | None = None
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -69,7 +69,7 @@ class SqliteDatabase:
         self._connection = open_writer(path, durability)
         self._transaction = SqliteTransaction(self._connection)
         self._checkpoints = Checkpoints(self._connection)
-        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._groups = Groups(GROUP_OPERATIONS_MAX)
         self._thread: threading.Thread | None = None
         self._readers: ThreadPoolExecutor | None = None
         self._reader_of_thread = threading.local()
@@ -84,11 +84,9 @@ class SqliteDatabase:
         if self._thread is None:
             self._check_usable()
             return self._alone(operation)
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
         with self._door:
             self._check_usable()
-            self._waiting.put((operation, future, loop))
+            future: asyncio.Future[T] = self._groups.put(operation)
         return await future
 
     async def read(self, operation: Callable[[Transaction], T]) -> T:
@@ -105,7 +103,7 @@ class SqliteDatabase:
             if self._closed:
                 return
             self._closed = True
-            self._waiting.put(None)
+            self._groups.end()
         if self._thread is None:
             self._end()
         else:
@@ -141,55 +139,35 @@ class SqliteDatabase:
     # ---- the writer's thread
 
     def _run(self) -> None:
-        while (group := self._next_group()) is not None:
-            by_loop: dict[asyncio.AbstractEventLoop, list[_Settled]] = {}
-            for (_, _, loop), outcome in zip(group, self._settle(group), strict=True):
-                by_loop.setdefault(loop, []).append(outcome)
-            for loop, outcomes in by_loop.items():
-                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                    loop.call_soon_threadsafe(_resolve, outcomes)
+        while (group := self._groups.next()) is not None:
+            answer(self._settle(group))
             self._checkpoint()
 
-    def _next_group(self) -> list[_Waiting] | None:
-        first = self._waiting.get()
-        if first is None:
-            return None
-        group = [first]
-        with contextlib.suppress(queue.Empty):
-            while len(group) < GROUP_OPERATIONS_MAX:
-                following = self._waiting.get_nowait()
-                if following is None:
-                    self._waiting.put(None)
-                    break
-                group.append(following)
-        return group
-
-    def _settle(self, group: list[_Waiting]) -> list[_Settled]:
+    def _settle(self, group: list[Waiting]) -> list[Settled]:
         """Run a group in one transaction; what fails alone is undone alone, what fails the commit fails all."""
         if self._broken is not None:
-            return [(future, None, DatabaseBroken(self._broken)) for _, future, _ in group]
+            return [(waiting, None, DatabaseBroken(self._broken)) for waiting in group]
         execute = self._connection.execute
-        settled: list[_Settled] = []
+        settled: list[Settled] = []
         try:
             execute("BEGIN IMMEDIATE")
-            for operation, future, _ in group:
-                if future.cancelled():  # nobody waits for it, and nobody was told that it was done
-                    settled.append((future, None, None))
+            for waiting in group:
+                if waiting.future.cancelled():  # nobody waits for it, and nobody was told that it was done
                     continue
                 execute("SAVEPOINT operation")
                 try:
-                    settled.append((future, operation(self._transaction), None))
+                    settled.append((waiting, waiting.operation(self._transaction), None))
                 except BaseException as error:
                     failure = self._translated(error)
                     if self._broken is not None or not self._connection.in_transaction:  # it cannot be undone alone
                         raise
                     execute("ROLLBACK TO operation")
-                    settled.append((future, None, failure))
+                    settled.append((waiting, None, failure))
                 execute("RELEASE operation")
             execute("COMMIT")
         except BaseException as error:
             self._roll_back()
-            return [(future, None, self._undone(error)) for _, future, _ in group]
+            return [(waiting, None, self._undone(error)) for waiting in group]
         return settled
 
     def _alone(self, operation: Callable[[Transaction], T]) -> T:
@@ -314,13 +292,3 @@ class _Limit:
         with self._lock:
             if self._connection is not None:
                 self._connection.interrupt()
-
-
-def _resolve(outcomes: list[_Settled]) -> None:
-    for future, result, error in outcomes:
-        if future.done():
-            continue
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)

@@ -28,8 +28,8 @@ from idioteque.errors import DuplicateStepKey, EventRejected, IdiotequeError, Ru
 from idioteque.events import EventsSchema
 from idioteque.function import Function, RunFailure, failure_handler, run_id
 from idioteque.ids import nonce
+from idioteque.paths import BODY, Path
 from idioteque.store import (
-    BODY,
     Busy,
     Claim,
     Finished,
@@ -37,7 +37,6 @@ from idioteque.store import (
     Lost,
     NewRun,
     Outcome,
-    Path,
     RunRecord,
     Stale,
     Started,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from idioteque.store import Path
+from idioteque.paths import Path
 
 
 class PassOver(BaseException):

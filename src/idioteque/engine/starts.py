@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from idioteque.controls import field_of, key_of, text_of
+from pydantic_core import to_jsonable_python
+
+from idioteque.controls import field_of, key_of
 from idioteque.dispatcher import EventEnvelope, RunEnvelope
 from idioteque.engine.outbox import Outbox
 from idioteque.engine.waits import wake_watchers
+from idioteque.errors import EventRejected
 from idioteque.events import EventsSchema, type_of
 from idioteque.function import Function, run_id
-from idioteque.store import Lease, Path, Store
+from idioteque.paths import Path
+from idioteque.store import Lease, Store
 
 CANCEL = "\x00cancel"
 """The key of the watchers that cancel their run; no step can have it, since a step's path is never watched for that."""
@@ -52,7 +56,9 @@ class Starts:
         wanted = self.wanted(envelope)
         event = self._schema.decode(envelope.event)
         name = type_of(event) or type_of(json.loads(envelope.event)) or ""
-        letter, woken, cancelled = await wake_watchers(self._store, self._outbox, envelope, name, CANCEL)
+        letter, woken, cancelled = await wake_watchers(
+            self._store, self._outbox, self._named(envelope, event), name, CANCEL
+        )
         begins: list[Begin] = []
         notes = [f"woke {woken} runs"] if woken else []
         notes += [f"cancelled {cancelled} runs"] if cancelled else []
@@ -63,6 +69,13 @@ class Starts:
         if not begins and not notes:
             notes.append(f"started nothing: no mounted function wants {name or 'this event'!r}")
         return begins, "; ".join(notes)
+
+    def _named(self, envelope: EventEnvelope, event: Any) -> EventEnvelope:
+        """Return an event with its fields under their names, which is how conditions speak of them."""
+        try:
+            return replace(envelope, event=self._schema.dump(event))
+        except EventRejected:  # of a schema that reads what it cannot write
+            return envelope
 
     async def _admit(
         self, function: Function, envelope: EventEnvelope, event: Any, accepted_at_ms: int
@@ -95,10 +108,6 @@ class Starts:
     async def watch_cancels(self, lease: Lease, function: Function, event: Any) -> None:
         """Have the events found that cancel this run."""
         for number, (types, fields) in enumerate(function.controls.cancel_on):
-            where = {theirs: json.loads(_json(field_of(event, ours))) for theirs, ours in fields.items()}
+            where = {theirs: to_jsonable_python(field_of(event, ours)) for theirs, ours in fields.items()}
             path: Path = (CANCEL, str(number))
             await self._store.watch(lease, path, types, json.dumps(where).encode())
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, default=text_of)

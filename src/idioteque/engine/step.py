@@ -14,21 +14,9 @@ from idioteque.durations import seconds
 from idioteque.engine.endings import PassOver, Postponed
 from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, UNSERIALIZABLE, failure
 from idioteque.errors import first_line
+from idioteque.paths import Path, path_text
 from idioteque.retry import Retry
-from idioteque.store import (
-    NEVER_MS,
-    Done,
-    Exhausted,
-    Gone,
-    Lease,
-    Lost,
-    Outcome,
-    Path,
-    Stale,
-    Store,
-    Unfinished,
-    path_text,
-)
+from idioteque.store import NEVER_MS, Done, Exhausted, Gone, Lease, Lost, Outcome, Stale, Store, Unfinished
 from idioteque.values import Codec, NotSerializable, codec_of
 
 BACKOFF_IN_PLACE_MAX_S = 1.5

@@ -8,32 +8,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from idioteque import ledger
+from idioteque.paths import BODY, Path
 from idioteque.clock import Clock, SystemClock
 from idioteque.ledger import RunRow, StepRow
-from idioteque.store import (
-    BODY,
-    MAILBOX_MS,
-    Begun,
-    Claim,
-    Claimed,
-    Committed,
-    Failed,
-    Gone,
-    Lease,
-    Letter,
-    Lost,
-    NewRun,
-    Outcome,
-    Path,
-    ReleaseKind,
-    RunRecord,
-    Scheduled,
-    Status,
-    Trouble,
-    Unknown,
-    Watcher,
-    Won,
-)
+from idioteque.store import (MAILBOX_MS, Begun, Claim, Claimed, Committed, Failed, Gone, Lease, Letter, Lost, NewRun, Outcome, ReleaseKind, RunRecord, Scheduled, Status, Trouble, Unknown, Watcher, Won)
 
 
 @dataclass(slots=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from idioteque.paths import Path, path_of, path_text
 from idioteque.database import Row, Transaction
 from idioteque.ledger import RunRow, StepRow
-from idioteque.store import NewRun, Outcome, Path, path_of, path_text
+from idioteque.store import (NewRun, Outcome)
 
 RUN_COLUMNS = (
     "run_id, event_id, function_id, options, created_at_ms, status, finished_at_ms, outcome_ok, outcome, attempts,"
@@ -17,8 +18,7 @@ STEP_COLUMNS = (
     "path, outcome_ok, outcome, seq, attempts, strikes, begun, due_at_ms, committed_at_ms, last_error, taken, waits_for"
 )
 
-# The first thing every operation does: a run's operations take turns on this row, so what is read after it is current.
-LOCK_RUN = f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = :run_id"  # noqa: S608 - constant columns
+READ_RUN = f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = :run_id"  # noqa: S608 - constant columns
 
 # A new run; another delivery may have created it first, and then that one stands.
 CREATE_RUN = """INSERT INTO runs (run_id, event_id, function_id, options, created_at_ms, status, attempts, strikes,
@@ -56,8 +56,9 @@ SAVE_STEP = """INSERT INTO steps (run_id, path, outcome_ok, outcome, seq, attemp
 
 # A page of runs, the newest first, from behind the last run of the page before.
 LIST = f"""SELECT {RUN_COLUMNS} FROM runs
-    WHERE (:status IS NULL OR status = :status) AND (:function_id IS NULL OR function_id = :function_id)
-      AND (:before IS NULL OR (created_at_ms, run_id) <
+    WHERE (CAST(:status AS TEXT) IS NULL OR status = :status)
+      AND (CAST(:function_id AS TEXT) IS NULL OR function_id = :function_id)
+      AND (CAST(:before AS TEXT) IS NULL OR (created_at_ms, run_id) <
           (SELECT b.created_at_ms, b.run_id FROM runs AS b WHERE b.run_id = :before))
     ORDER BY created_at_ms DESC, run_id DESC LIMIT :limit"""  # noqa: S608
 
@@ -125,7 +126,12 @@ def create(tx: Transaction, run_id: str, new: NewRun, now_ms: int) -> RunRow:
 
 
 def load_run(tx: Transaction, run_id: str) -> RunRow | None:
-    rows = tx.execute(LOCK_RUN, {"run_id": run_id})
+    """Read a run and lock it: the first thing that every operation does.
+
+    The operations of a run take turns on this row, so what is read after it is current. One statement that locked the
+    row and read the steps would take the steps from before it waited for the lock.
+    """
+    rows = tx.execute(f"{READ_RUN} {tx.lock_row}", {"run_id": run_id})
     return run_of(rows[0]) if rows else None
 
 

@@ -22,12 +22,13 @@ TEXT_LENGTH_MAX = 300
 class Boundary:
     """A place where something can go wrong: its number in the test, from 1, and what happens there.
 
-    `occurrence` counts, from 1, the places of the test that have the same text: by both it is found again.
+    It is found again as the n-th of its kind: steps in threads may come in another order, and keys may be drawn.
     """
 
     number: int
-    text: str
+    kind: str
     occurrence: int
+    text: str
 
     def __str__(self) -> str:
         return f"boundary {self.number}: {self.text}"
@@ -59,22 +60,23 @@ class Rehearsal:
     def __init__(self, fault: Boundary | None = None) -> None:
         self.boundaries: list[Boundary] = []
         self.endings: list[Ending] = []
-        self.is_reached = False
-        """Whether the fault has happened."""
+        self.fault_text: str | None = None
+        """What the fault did in this pass, once it has happened."""
         self._fault = fault
         self._seen: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def reach(self, text: str) -> bool:
+    def reach(self, kind: str, text: str) -> bool:
         """Come to a boundary; return whether the fault happens now."""
         with self._lock:
-            self._seen[text] += 1
-            boundary = Boundary(len(self.boundaries) + 1, text, self._seen[text])
+            self._seen[kind] += 1
+            boundary = Boundary(len(self.boundaries) + 1, kind, self._seen[kind], text)
             self.boundaries.append(boundary)
             fault = self._fault
-            happens = fault is not None and (fault.text, fault.occurrence) == (text, boundary.occurrence)
-            self.is_reached = self.is_reached or happens
-            return happens
+            if fault is None or (fault.kind, fault.occurrence) != (kind, boundary.occurrence):
+                return False
+            self.fault_text = text
+            return True
 
 
 @dataclass(slots=True)

@@ -90,8 +90,13 @@ class Movement:
     def activity(self, name: str, run_id: str) -> Generator[None, None, None]:
         """Count what is inside as at work, under this name."""
         activity = Activity(name, run_id)
-        self._activities.add(activity)
         activity_here.set(activity)  # until the end of the task, which the engine made for this alone
+        with self._counted(activity):
+            yield
+
+    @contextlib.contextmanager
+    def _counted(self, activity: Activity) -> Generator[None, None, None]:
+        self._activities.add(activity)
         self.touch()
         try:
             yield
@@ -160,9 +165,13 @@ class Movement:
                 return
 
     async def threads_ended(self, delivery: Delivery) -> None:
-        """Return once no thread of a delivery is at work."""
-        while delivery.threads:
-            await self._change("a thread of a delivery that is over")
+        """Return once no thread of a delivery is at work; until then, nothing is still."""
+        if not delivery.threads:
+            return
+        name = "a thread of a process that was lost"
+        with self._counted(Activity(name, "")):
+            while delivery.threads:
+                await self._change(name)
 
     async def _change(self, what: str) -> None:
         self._changed.clear()

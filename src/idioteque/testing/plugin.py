@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -147,7 +147,8 @@ class Chaos:
     ) -> tuple[Finding, list[pytest.TestReport]] | None:
         rehearsal, reports = self._pass(item, nextitem, boundary)
         self._passes += 1
-        self._missed += not rehearsal.is_reached
+        self._missed += rehearsal.fault_text is None
+        boundary = replace(boundary, text=rehearsal.fault_text or boundary.text)
         if not _passed(reports):
             return Finding(item.nodeid, boundary, "the test fails"), reports
         difference = comparison.difference(rehearsal.endings)
@@ -162,6 +163,7 @@ class Chaos:
         self, item: pytest.Function, nextitem: pytest.Item | None, fault: Boundary | None
     ) -> tuple[Rehearsal, list[pytest.TestReport]]:
         rehearsal = self._stage.rehearsal = self._chaos.Rehearsal(fault)
+        item._report_sections.clear()  # pyright: ignore[reportPrivateUsage] - what earlier passes printed
         try:
             return rehearsal, runtestprotocol(item, log=False, nextitem=nextitem)
         finally:

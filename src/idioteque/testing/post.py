@@ -16,7 +16,8 @@ from idioteque.errors import EventRejected, IdiotequeError
 from idioteque.events import EventsSchema, type_of
 from idioteque.function import run_id
 from idioteque.ids import new_id
-from idioteque.store import BODY, Claim, Lease, Path, Started, Store, Won, path_text
+from idioteque.paths import BODY, Path, path_text
+from idioteque.store import Claim, Lease, Started, Store, Won
 from idioteque.testing.chaos import Rehearsal
 from idioteque.testing.clock import ManualClock
 from idioteque.testing.movement import Crashed, Delivery, HarnessError, Movement, activity_here, delivery_here
@@ -25,6 +26,8 @@ from idioteque.transport import HttpRequest, HttpResponse
 DELIVERIES_MAX = 20_000
 UNWATCHED = frozenset({"get", "list", "renew", "close"})
 """Operations that change nothing which a function could notice."""
+WORDS = {"begin": "start", "fail": "record of a failure", "letters": "look into the mailbox"}
+"""What operations are called in a report, when it is not their name."""
 
 T = TypeVar("T")
 
@@ -44,7 +47,7 @@ BEFORE, AFTER = "before", "after"
 
 
 async def at_boundary(
-    rehearsal: Rehearsal | None, what: str, call: Callable[[], Awaitable[T]], spared: Sequence[str] = ()
+    rehearsal: Rehearsal | None, name: str, what: str, call: Callable[[], Awaitable[T]], spared: Sequence[str] = ()
 ) -> T:
     """Make a call out of a delivery, whose process may be lost before it or after it, unless these are spared."""
     delivery = delivery_here.get()
@@ -52,10 +55,10 @@ async def at_boundary(
         return await call()
     if delivery.is_dead:
         raise Crashed("the process was lost")
-    if BEFORE not in spared and rehearsal.reach(f"the process was lost before {what}"):
+    if BEFORE not in spared and rehearsal.reach(f"before {name}", f"the process was lost before {what}"):
         await delivery.die()
     result = await call()
-    if AFTER not in spared and rehearsal.reach(f"the process was lost after {what}"):
+    if AFTER not in spared and rehearsal.reach(f"after {name}", f"the process was lost after {what}"):
         await delivery.die()
     return result
 
@@ -87,7 +90,7 @@ class WatchedStore:
                 return answer
 
             spared = self._spared(name, args, kwargs)
-            return await at_boundary(self._rehearsal, self._named(name, args), call, spared)
+            return await at_boundary(self._rehearsal, name, self._named(name, args), call, spared)
 
         return watched
 
@@ -121,10 +124,11 @@ class WatchedStore:
                 self._functions[run] = claim.new.function_id
         of = f" of {self._functions[run]!r}" if run in self._functions else ""
         if name == "arrive":
-            return f"arrive of event {args[1]!r}"
+            return f"arrival of event {args[1]!r}"
+        what = WORDS.get(name, name)
         if path == BODY:
-            return f"{name} of the result{of}"
-        return f"{name} of step {path_text(path)!r}{of}" if path else f"{name}{of}"
+            return f"{what} of the result{of}"
+        return f"{what} of step {path_text(path)!r}{of}" if path else f"{what}{of}"
 
 
 class HarnessDispatcher(InlineDispatcher):
@@ -158,7 +162,7 @@ class HarnessDispatcher(InlineDispatcher):
             return await InlineDispatcher.send(self, messages)
 
         named = _message_name(messages[0].body) if len(messages) == 1 else f"{len(messages)} messages"
-        return await at_boundary(self._rehearsal, f"dispatch of {named}", call)
+        return await at_boundary(self._rehearsal, "dispatch", f"dispatch of {named}", call)
 
     def release_held(self) -> bool:
         """Let deliveries that were held back come now, since everything rests; return whether there were any."""
@@ -212,7 +216,7 @@ class HarnessDispatcher(InlineDispatcher):
         if self._rehearsal is not None:
             if self._has_others(dict(headers)["Upstash-Message-Id"]):
                 await self._let_others_pass(self._rehearsal, named)
-            repeats = self._rehearsal.reach(f"the delivery of {named} was repeated")
+            repeats = self._rehearsal.reach("repeated", f"the delivery of {named} was repeated")
         await self._let_its_run_rest(body)
         try:
             response = await self._delivered(headers, body)
@@ -231,7 +235,7 @@ class HarnessDispatcher(InlineDispatcher):
         return any(due_ms <= now_ms for other, due_ms in self._queued.items() if other != message_id)
 
     async def _let_others_pass(self, rehearsal: Rehearsal, named: str) -> None:
-        if rehearsal.reach(f"the delivery of {named} was overtaken by all others"):
+        if rehearsal.reach("overtaken", f"the delivery of {named} was overtaken by all others"):
             future: asyncio.Future[bool] = self._loop.create_future()
             self._overtaken.append(future)
             await future

@@ -18,8 +18,9 @@ from idioteque.engine.leases import RENEW_EVERY_S
 from idioteque.engine.step import current
 from idioteque.errors import InvalidValue
 from idioteque.function import Function, Handler, Published
+from idioteque.paths import Path, path_text
 from idioteque.runs import Run
-from idioteque.store import Path, Store, path_text
+from idioteque.store import Store
 from idioteque.stores import MemoryStore
 from idioteque.testing.chaos import Ending, Rehearsal, RunEnd, current_rehearsal
 from idioteque.testing.movement import HarnessClock, HarnessError, Movement

@@ -24,7 +24,8 @@ from idioteque.server.core.schedules import Schedules, asks_for_schedule
 from idioteque.server.core.url_groups import Addressed, UrlGroups, fan_out_bytes
 from idioteque.server.errors import BadRequest, Forbidden, MethodNotAllowed, Refused, TooLarge
 from idioteque.server.model import Accepted
-from idioteque.server.wire.publish import Order, Pairs, batch_order, latin_pairs, with_query
+from idioteque.server.wire.headers import Pairs
+from idioteque.server.wire.publish import Order, batch_order, latin_pairs, with_query
 from idioteque.server.wire.shapes import accepted_json, group_accepted_json
 from idioteque.server.wire.target import parse_target, query_token
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from idioteque.server.wire.filters import DEAD_LETTERS, LOGS, MESSAGES, Kind
-from idioteque.server.wire.publish import METHODS
+from idioteque.server.wire.headers import METHODS
 
 Json = dict[str, object]
 

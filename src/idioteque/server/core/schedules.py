@@ -25,7 +25,8 @@ from idioteque.server.storage.schedules import (
     save_schedule,
     set_paused,
 )
-from idioteque.server.wire.publish import Order, Pairs, PublishReader
+from idioteque.server.wire.headers import Pairs
+from idioteque.server.wire.publish import Order, PublishReader
 from idioteque.server.wire.target import checked_name
 
 CRON = "upstash-cron"

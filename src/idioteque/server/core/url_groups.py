@@ -17,7 +17,8 @@ from idioteque.server.storage.url_groups import (
     list_url_groups,
     save_url_group,
 )
-from idioteque.server.wire.publish import Order, Pairs, PublishReader, with_query
+from idioteque.server.wire.headers import Pairs
+from idioteque.server.wire.publish import Order, PublishReader, with_query
 from idioteque.server.wire.target import group_name
 
 Addressed = tuple[Sequence[Draft], bool]

@@ -7,7 +7,7 @@ from typing import cast
 
 from idioteque.server.errors import BadRequest
 from idioteque.server.model import Endpoint, UrlGroup
-from idioteque.server.wire.publish import Pairs, canonical
+from idioteque.server.wire.headers import Pairs, canonical
 from idioteque.server.wire.target import checked_name
 
 Json = Mapping[str, object]
