@@ -61,7 +61,9 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Ask for the body of a run. `owner` is drawn anew for each claim, so that a repeated call is recognised;
+    """Ask for the body of a run, or for a step that runs in a delivery of its own.
+
+    `owner` is drawn anew for each claim, so that a repeated call is recognised;
     `message_id` and `retried` are those of the delivery, which tell a second attempt from a second message.
     """
 
@@ -71,6 +73,8 @@ class Claim:
     retried: int
     lease_ms: int
     new: NewRun | None = None
+    path: Path = BODY
+    at_most_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,13 @@ class Finished:
     status: Status
     outcome: Outcome | None
     function_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The step has an outcome, of which the body is told by its wake of this generation."""
+
+    wake: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +120,8 @@ class Unfinished:
 
     attempts: int
     due_at_ms: int
+    is_sent: bool = False
+    """Whether a message of its own is on the way with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +145,8 @@ class Watcher:
     created_at_ms: int
     epoch: int
     options: bytes
+    seat: Path = BODY
+    """Whose delivery runs the step: the body's, or that of an enclosing step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,16 +165,19 @@ class Started:
     unfinished: Mapping[Path, Unfinished] = field(default_factory=dict[Path, Unfinished])
 
 
-Claimed = Unknown | Finished | Busy | Waiting | Started
-
 # ---- the holder's operations
 
 
 @dataclass(frozen=True, slots=True)
 class Won:
-    """The outcome was recorded; `held` says whether the token still holds the lease."""
+    """The outcome was recorded; `held` says whether the token still holds the lease.
+
+    `wake` is the generation of the wake that the body is owed for a step that ran in a delivery of its own; 0 when an
+    earlier step owes it.
+    """
 
     held: bool
+    wake: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +186,7 @@ class Lost:
 
     outcome: Outcome | None
     held: bool
+    wake: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +230,7 @@ class Due:
     at_ms: int
 
 
+Claimed = Unknown | Finished | Settled | Busy | Waiting | Exhausted | Started
 Begun = Go | Exhausted | Done | Gone
 Failed = Go | Done | Gone
 Scheduled = Due | Done | Gone
@@ -219,10 +239,19 @@ ReleaseKind = Literal["suspended", "failed", "shutdown"]
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A run and the token that holds it."""
+    """A run, or one of its steps, and the token that holds it."""
 
     run_id: str
     token: int
+    path: Path = BODY
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The lease was handed back; `is_dirty` when a step has ended that the holder of the body has not seen."""
+
+    attempts: int
+    is_dirty: bool = False
 
 
 # ---- records for people
@@ -296,6 +325,10 @@ class Store(Protocol):
         """Record that a step failed for the n-th time and is due again at a time."""
         ...
 
+    async def sent(self, lease: Lease, paths: Sequence[Path]) -> None:
+        """Record that messages of these steps' own were accepted, so that they are not sent again."""
+        ...
+
     async def schedule(self, lease: Lease, path: Path, due_at_ms: int, waits_for: str | None = None) -> Scheduled:
         """Record when a timer or a wait ends, unless that is on record already, and what it waits for, in words."""
         ...
@@ -330,8 +363,8 @@ class Store(Protocol):
 
     async def release(
         self, lease: Lease, kind: ReleaseKind, *, due_at_ms: int = 0, error: str | None = None
-    ) -> int | None:
-        """Hand the lease back; return the failed attempts of the body, or None when the lease was not held.
+    ) -> Released | None:
+        """Hand the lease back; return None when it was not held.
 
         `failed` counts an attempt and sets when the next is due; `shutdown` takes the strike of the claim back.
         """
