@@ -61,6 +61,11 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
 
 
+async def run_in_background(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on this process's background loop, for a caller whose own loop will not live long."""
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, _background_loop(os.getpid())))
+
+
 @functools.lru_cache(maxsize=1)
 def _threads(_process_id: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="idioteque-step")

@@ -44,8 +44,8 @@ def checked_id(text: str, what: str) -> str:
 
 
 def new_signing_key() -> str:
-    """Return `sig_` and 28 characters of base 62 (166 bits): the shape and length of the official keys."""
-    return "sig_" + _base62(28)
+    """Return `sig_` and 43 characters of base 62 (256 bits): the shape of the official keys, which have 28."""
+    return "sig_" + _base62(43)
 
 
 def new_token(user_id: str) -> str:

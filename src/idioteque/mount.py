@@ -20,7 +20,7 @@ from idioteque.dispatcher import (
 from idioteque.engine import Answer, Delivery, Engine
 from idioteque.errors import EventRejected, SignatureError
 from idioteque.ids import derived_id, nonce
-from idioteque.mounts import asgi, aws_lambda, wsgi
+from idioteque.mounts import asgi, aws_lambda, django, wsgi
 from idioteque.signing import verify
 from idioteque.transport import HttpRequest, HttpResponse
 
@@ -52,7 +52,7 @@ class Verifier:
 
 
 class Mount:
-    """The endpoint that deliveries arrive at: itself an ASGI application, and `wsgi` and `aws_lambda` beside it.
+    """The endpoint that deliveries arrive at: itself an ASGI application, and `wsgi`, `django` and `aws_lambda`.
 
     It answers 2xx when the message need not come again, 489 to what can never be understood, 401 to a wrong signature,
     413 to a body that is too large, 405 to anything but POST, and 5xx to whatever should be tried again.
@@ -110,6 +110,11 @@ class Mount:
     def wsgi(self) -> Callable[[wsgi.Environ, wsgi.StartResponse], Iterable[bytes]]:
         """The same endpoint as a WSGI application."""
         return lambda environ, start_response: wsgi.serve(environ, start_response, self.handle, self._body_bytes_max)
+
+    @property
+    def django(self) -> django.View:
+        """The same endpoint as a Django view."""
+        return django.view(self.handle, self._body_bytes_max)
 
     @property
     def aws_lambda(self) -> Callable[[aws_lambda.LambdaEvent, object], dict[str, Any]]:

@@ -120,10 +120,11 @@ class Runs:
             record = await self._store.get(checked_id(run_id, "run id"))
             if record is not None and record.status in ENDED:
                 return self._value(record)
-            if deadline_s is not None and self._clock.monotonic_s() + pause_s > deadline_s:
+            left_s = pause_s if deadline_s is None else deadline_s - self._clock.monotonic_s()
+            if left_s <= 0:
                 state = "is not known yet" if record is None else f"is {record.status}"
                 raise TimeoutError(f"run {run_id} {state} after {timeout}")
-            await self._clock.sleep(pause_s)
+            await self._clock.sleep(min(pause_s, left_s))
             pause_s = min(LOOK_EVERY_S, pause_s * 1.5)
 
     async def why(self, run_id: str) -> Why | None:

@@ -182,8 +182,8 @@ class Worker:
     def _message(
         self, event: object, retries: int | None, delay_s: float, deduplication_id: str | None
     ) -> tuple[str, Outgoing]:
-        if retries is not None and retries < 0:
-            raise InvalidValue(f"retries must be zero or more, not {retries}")
+        if retries is not None and not _is_count(retries):
+            raise InvalidValue(f"retries must be a whole number of zero or more, not {retries!r}")
         body = self.schema.encode(event)
         event_id = self._event_id(deduplication_id)
         envelope = EventEnvelope(event_id, body, retries)
@@ -192,10 +192,14 @@ class Worker:
     def _event_id(self, deduplication_id: str | None) -> str:
         if deduplication_id is None:
             return new_id("evt", self.clock.now_ms())
+        if not deduplication_id:
+            raise InvalidValue("deduplication_id is empty: all events that have none would be one")
         return deduplication_id if is_id(deduplication_id) else derived_id("evt", deduplication_id)
 
     def _delay_s(self, delay: Duration | None, not_before: datetime | None) -> float:
         if not_before is not None:
+            if delay is not None:
+                raise InvalidValue("delay and not_before are two answers to one question; give one of them")
             if not_before.tzinfo is None:
                 raise InvalidValue(f"not_before {not_before!r} needs a time zone")
             return max(0.0, not_before.timestamp() - self.clock.now_ms() / 1000)
@@ -240,6 +244,10 @@ class Worker:
         """Let go of the store and the connections."""
         await self.dispatcher.close()
         await self.store.close()
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def build_mount(

@@ -63,11 +63,11 @@ def test_anything_else_is_no_id_and_is_named(text: str) -> None:
         checked_id(text, "event id")
 
 
-def test_signing_keys_have_the_official_shape_and_strength() -> None:
+def test_signing_keys_have_the_official_shape_and_256_bits() -> None:
     keys = {new_signing_key() for _ in range(1000)}
     assert len(keys) == 1000
     letters = set(string.ascii_letters + string.digits)
-    assert all(key.startswith("sig_") and len(key) == 32 and set(key[4:]) <= letters for key in keys)
+    assert all(key.startswith("sig_") and len(key) == 47 and set(key[4:]) <= letters for key in keys)
     assert set("".join(key[4:] for key in keys)) == letters
 
 

@@ -33,6 +33,7 @@ SHOP = "https://shop.test/hook"
 class Reply:
     status: int
     text: str
+    headers: Mapping[str, str]
 
     @property
     def json(self) -> Any:
@@ -134,7 +135,7 @@ async def call_app(
 
     await app(scope, receive, send)
     text = b"".join(message.get("body", b"") for message in sent[1:]).decode()
-    return Reply(sent[0]["status"], text)
+    return Reply(sent[0]["status"], text, {name.decode(): value.decode() for name, value in sent[0]["headers"]})
 
 
 @asynccontextmanager

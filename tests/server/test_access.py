@@ -73,7 +73,7 @@ async def test_keys_come_from_the_environment_until_they_are_rotated(
         rotated = (await house.call("POST", "/v2/keys/rotate")).json
         assert rotated["current"] == NEXT_KEY
         assert rotated["next"].startswith("sig_")
-        assert len(rotated["next"]) == 32
+        assert len(rotated["next"]) == 47
         await house.publish()
         assert house.wire.requests[0].header("Upstash-Signature")
     with caplog.at_level(logging.WARNING):

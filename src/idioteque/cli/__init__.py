@@ -21,6 +21,9 @@ COMMANDS: Mapping[str, str] = {
     "publish": "idioteque.cli.publish:publish",
     "messages": "idioteque.cli.messages:messages",
     "dlq": "idioteque.cli.dlq:dlq",
+    "schedules": "idioteque.cli.schedules:schedules",
+    "url-groups": "idioteque.cli.url_groups:url_groups",
+    "keys": "idioteque.cli.keys:keys",
     "logs": "idioteque.cli.logs:logs",
     "version": "idioteque.cli.version:version",
 }

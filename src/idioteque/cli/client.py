@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import TypeVar, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 from idioteque.environment import HOSTED_URL, Account, account_from
@@ -19,6 +21,8 @@ Json = dict[str, object]
 
 Query = Sequence[tuple[str, str]]
 """Query parameters; a name given twice means either value."""
+
+Result = TypeVar("Result")
 
 PAGE_COUNT_MAX = 100
 BULK_COUNT_MAX = 100
@@ -141,6 +145,62 @@ class QStash:
             return sum([await self._retry_one(one) for one in dlq_ids])
         return len([response for response in _objects(answer.get("responses")) if "messageId" in response])
 
+    async def schedules(self) -> list[Json]:
+        """Return all schedules."""
+        return _objects(await self._call("GET", "/v2/schedules"))
+
+    async def schedule(self, schedule_id: str) -> Json:
+        """Return one schedule."""
+        return _object(await self._call("GET", f"/v2/schedules/{_segment(schedule_id)}"))
+
+    async def create_schedule(self, destination: str, headers: Headers, body: bytes) -> Json:
+        """Make a schedule, or overwrite the one of its id; return the answer, with its id."""
+        return _object(await self._call("POST", f"/v2/schedules/{destination_path(destination)}", (), headers, body))
+
+    async def pause_schedule(self, schedule_id: str) -> None:
+        """Let a schedule fire no more."""
+        await self._call("PATCH", f"/v2/schedules/{_segment(schedule_id)}/pause")
+
+    async def resume_schedule(self, schedule_id: str) -> None:
+        """Let a schedule fire again."""
+        await self._call("PATCH", f"/v2/schedules/{_segment(schedule_id)}/resume")
+
+    async def delete_schedule(self, schedule_id: str) -> None:
+        """Delete a schedule, if there is one."""
+        await self._call("DELETE", f"/v2/schedules/{_segment(schedule_id)}")
+
+    async def url_groups(self) -> list[Json]:
+        """Return all URL groups."""
+        return _objects(await self._call("GET", "/v2/topics"))
+
+    async def url_group(self, name: str) -> Json:
+        """Return one URL group."""
+        return _object(await self._call("GET", f"/v2/topics/{_segment(name)}"))
+
+    async def add_endpoints(self, name: str, endpoints: Sequence[Json]) -> None:
+        """Add endpoints, `url` and perhaps `name`, to a URL group."""
+        await self._send_json("POST", f"/v2/topics/{_segment(name)}/endpoints", {"endpoints": endpoints})
+
+    async def remove_endpoints(self, name: str, endpoints: Sequence[Json]) -> None:
+        """Remove endpoints, by `url`, `name` or both, from a URL group."""
+        await self._send_json("DELETE", f"/v2/topics/{_segment(name)}/endpoints", {"endpoints": endpoints})
+
+    async def delete_url_group(self, name: str) -> None:
+        """Delete a URL group, if there is one."""
+        await self._call("DELETE", f"/v2/topics/{_segment(name)}")
+
+    async def keys(self) -> Json:
+        """Return the signing keys, `current` and `next`."""
+        return _object(await self._call("GET", "/v2/keys"))
+
+    async def rotate_keys(self) -> Json:
+        """Rotate the signing keys and return the new ones."""
+        return _object(await self._call("POST", "/v2/keys/rotate"))
+
+    async def _send_json(self, method: str, path: str, document: object) -> object:
+        headers = (("Content-Type", "application/json"),)
+        return await self._call(method, path, (), headers, json.dumps(document).encode())
+
     async def _retry_one(self, dlq_id: str) -> int:
         try:
             await self._call("POST", f"/v2/dlq/retry/{_segment(dlq_id)}")
@@ -187,6 +247,16 @@ async def connected(environment: Mapping[str, str]) -> AsyncGenerator[QStash, No
         yield QStash(account_from(environment), transport)
     finally:
         await transport.close()
+
+
+def ask(act: Callable[[QStash], Awaitable[Result]]) -> Result:
+    """Return the result of an action on the QStash that the process's environment names."""
+
+    async def run() -> Result:
+        async with connected(os.environ) as qstash:
+            return await act(qstash)
+
+    return asyncio.run(run())
 
 
 async def dead_letter_ids(qstash: QStash, filters: Query) -> list[str]:

@@ -7,6 +7,7 @@ QStash. When the process ends, whatever was not delivered is lost.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from idioteque.worker import Worker, build_mount
 DEFAULT_RETRIES = 3
 BACKOFF_S = (1.0, 45.0, 2025.0)
 IDS_KEPT_MAX = 100_000
+DEAD_LETTERS_KEPT_MAX = 1000
 
 _log = logging.getLogger("idioteque")
 
@@ -73,15 +75,26 @@ class LocalDispatcher:
         return len(self._tasks)
 
     async def drain(self) -> None:
-        """Return once nothing is queued, in progress or waiting to be tried again."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        """Return once nothing is queued, in progress or waiting to be tried again, on whatever loop it was sent."""
+        while tasks := list(self._tasks):
+            for task in tasks:
+                await self._ended(task)
 
     async def close(self) -> None:
         """Drop whatever is queued."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for task in list(self._tasks):
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                task.get_loop().call_soon_threadsafe(task.cancel)
+        await LocalDispatcher.drain(self)
+
+    async def _ended(self, task: asyncio.Task[None]) -> None:
+        loop = task.get_loop()
+        if loop is asyncio.get_running_loop():
+            await asyncio.wait([task])
+        elif loop.is_closed():
+            self._tasks.discard(task)
+        else:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_wait(task), loop))
 
     def _accept(self, message: Outgoing) -> str:
         known = self._accepted.get(message.deduplication_id)
@@ -106,12 +119,17 @@ class LocalDispatcher:
                 ("Upstash-Retried", str(retried)),
                 *message.headers,
             ]
-            response = await self._attempt(headers, message.body)
+            try:
+                response = await self._attempt(headers, message.body)
+            except Exception as error:  # as a server would answer for its application
+                _log.exception("the mount failed")
+                response = HttpResponse(500, body=first_line(error).encode())
             if response.ok:
                 return
             if retried == retries or response.header("Upstash-NonRetryable-Error") == "true":
                 reason = f"{response.status}: {response.body[:500].decode(errors='replace')}"
                 self.dead_letters.append(DeadLetter(message_id, message.body, retried + 1, reason))
+                del self.dead_letters[:-DEAD_LETTERS_KEPT_MAX]
                 _log.error("message %s was given up after %d attempts: %s", message_id, retried + 1, reason)
                 return
             await self._clock.sleep(BACKOFF_S[min(retried, len(BACKOFF_S) - 1)])
@@ -128,6 +146,10 @@ class LocalDispatcher:
     ) -> Mount:
         """Return the endpoint for this worker's deliveries, for some of its functions or for all; it is not signed."""
         return build_mount(worker, self, functions, None, self._clock, mode)
+
+
+async def _wait(task: asyncio.Task[None]) -> None:
+    await asyncio.wait([task])
 
 
 class InlineDispatcher(LocalDispatcher):

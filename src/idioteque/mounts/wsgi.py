@@ -39,6 +39,6 @@ def _headers(environ: Environ) -> list[tuple[str, str]]:
 def _body(environ: Environ, bytes_max: int) -> bytes:
     """Read a body; of one that is too long, just so much that the mount can see it is."""
     length = str(environ.get("CONTENT_LENGTH") or "")
-    if length.isdigit():
+    if length.isascii() and length.isdigit():
         return bytes(environ["wsgi.input"].read(min(int(length), bytes_max + 1)))
     return bytes(environ["wsgi.input"].read(bytes_max + 1)) if environ.get("wsgi.input_terminated") else b""

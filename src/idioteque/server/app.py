@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 from idioteque.clock import Clock, SystemClock
-from idioteque.database import Database, SqliteDatabase, migrate, open_database
-from idioteque.errors import DatabaseBroken
+from idioteque.database import Database, SqliteDatabase, migrate, open_database, sqlite_path
+from idioteque.errors import ConfigurationError, DatabaseBroken, DatabaseError
 from idioteque.server.api.door import Door
 from idioteque.server.api.rest import build_rest
 from idioteque.server.api.services import Services
@@ -16,7 +17,7 @@ from idioteque.server.config import ServerConfig
 from idioteque.server.core.admission import Admission
 from idioteque.server.core.allowance import BURST, DAILY, Allowance
 from idioteque.server.core.courier import Courier
-from idioteque.server.core.credentials import Credentials, Environment
+from idioteque.server.core.credentials import Credentials, Environment, store_new_token
 from idioteque.server.core.deliverer import Deliverer
 from idioteque.server.core.destinations import Destinations
 from idioteque.server.core.housekeeper import Housekeeper
@@ -24,6 +25,8 @@ from idioteque.server.core.loop import Duties
 from idioteque.server.core.operations import Operations
 from idioteque.server.core.prober import Prober
 from idioteque.server.core.publisher import Publisher
+from idioteque.server.core.scheduler import Scheduler
+from idioteque.server.core.schedules import Schedules
 from idioteque.server.core.settlement import Settlement
 from idioteque.server.core.url_groups import UrlGroups
 from idioteque.server.network import NetworkPolicy, RewritingTransport
@@ -31,6 +34,7 @@ from idioteque.server.wire.publish import Order, PublishReader
 from idioteque.transport import HttpTransport, PooledTransport
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+MIGRATIONS = "idioteque.server.storage.migrations"
 EVERYTHING = ("0.0.0.0/0", "::/0")
 
 
@@ -79,9 +83,13 @@ class Server:
         self._duties = Duties(self.clock)
         self._accepting = False
         url_groups = UrlGroups(config, self.database, self.clock, self.reader)
-        rest = build_rest(Services(self.operations, self.credentials, lambda: self._accepting, url_groups))
+        schedules = Schedules(config, self.database, self.clock, self.reader, url_groups, self.publisher)
+        self.scheduler = Scheduler(config, self.database, self.clock, url_groups, self.publisher)
+        schedules.changed = self.scheduler.note
+        services = Services(self.operations, self.credentials, lambda: self._accepting, url_groups, schedules)
+        rest = build_rest(services)
         management = Allowance(self.clock, "requests per second", config.management_per_s_max, 1, BURST)
-        self.app = Door(config, self.credentials, url_groups, self.publisher, rest, management)
+        self.app = Door(config, self.credentials, url_groups, schedules, self.publisher, rest, management)
 
     async def start(self) -> None:
         """Take possession of the database, recover what an earlier process left, and begin to deliver.
@@ -90,11 +98,12 @@ class Server:
         """
         if isinstance(self.database, SqliteDatabase):
             self.database.lock_exclusively()
-        await migrate(self.database, "server", "idioteque.server.storage.migrations")
+        await migrate(self.database, "server", MIGRATIONS)
         await self.credentials.load()
         await self.deliverer.recover()
         self._duties.start("deliverer", self.deliverer.run)
         self._duties.start("lease keeper", self.deliverer.keep_leases)
+        self._duties.start("scheduler", self.scheduler.run)
         self._duties.start("housekeeper", self.housekeeper.run)
         self._accepting = True
 
@@ -123,6 +132,30 @@ class Server:
             pairs.append(("upstash-retries", str(retries)))
         accepted = await self.publisher.publish((self.reader.draft(Order(url, pairs, body)),))
         return accepted[0].message_id
+
+
+async def replace_token(url: str) -> str:
+    """Give the server of a database a new token in place of its old one, and return it.
+
+    Raise `ConfigurationError` when there is no such database, or a server runs on it.
+    """
+    if not _exists(url):
+        raise ConfigurationError(f"there is no database {url}; name that of the server with --database")
+    try:
+        database = open_database(url)
+        try:
+            if isinstance(database, SqliteDatabase):
+                database.lock_exclusively()
+            await migrate(database, "server", MIGRATIONS)
+            return await database.write(store_new_token)
+        finally:
+            await database.close()
+    except DatabaseError as error:
+        raise ConfigurationError(f"the database cannot be used: {error}; stop its server first") from error
+
+
+def _exists(url: str) -> bool:
+    return not url.startswith("sqlite:") or Path(sqlite_path(url)).exists()
 
 
 def reaching(config: ServerConfig, policy: NetworkPolicy) -> HttpTransport:

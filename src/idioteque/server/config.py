@@ -32,6 +32,7 @@ class ServerConfig:
     url_bytes_max: int = 8192
     forwarded_headers_max: int = 64
     forwarded_bytes_max: int = 16 * 1024
+    schedules_max: int = 100_000
     url_groups_max: int = 10_000
     url_group_endpoints_max: int = 100
     fan_out_bytes_max: int = 128 * 1024 * 1024  # that one request may make of URL groups: bodies, and 1 KiB a message
@@ -45,6 +46,9 @@ class ServerConfig:
     retries_max: int = 1000
     delay_max_s: int = 366 * DAY_S
     deduplication_window_s: int = 600
+
+    # How schedules are kept up
+    schedule_catch_up_s: int = DAY_S  # a tick that fell while no server ran is fired late if it is no older
 
     # How messages are delivered
     attempt_timeout_s: int = 900  # `Upstash-Timeout` may only shorten it

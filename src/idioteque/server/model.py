@@ -111,6 +111,31 @@ class UrlGroup:
     headers: Headers = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A publish that is repeated; `headers` are its publish headers as they came, names in lower case.
+
+    `next_at_ms` is the tick that comes next: None while it is paused, or when none will come. `last_at_ms` is the
+    latest that was dealt with, `fired_at_ms` the latest that made messages, those of `message_ids`; `error` says what
+    went wrong with the latest.
+    """
+
+    id: str
+    cron: str
+    destination: str
+    headers: Headers
+    body: bytes
+    queue_name: str | None
+    caller_ip: str
+    created_at_ms: int
+    paused: bool = False
+    next_at_ms: int | None = None
+    last_at_ms: int | None = None
+    fired_at_ms: int | None = None
+    message_ids: tuple[str, ...] = ()
+    error: str | None = None
+
+
 class States(IntFlag):
     """States of a message's log; one row holds those that begin at one moment, in the order of their values."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from idioteque import ledger
 from idioteque.clock import Clock, SystemClock
@@ -32,6 +33,7 @@ from idioteque.store import (
     Trouble,
     Unknown,
     Watcher,
+    Won,
 )
 
 
@@ -41,6 +43,7 @@ class _Stored:
     event: bytes
     steps: dict[Path, StepRow] = field(default_factory=dict[Path, StepRow])
     seats: dict[Path, SeatRow] = field(default_factory=dict[Path, SeatRow])
+    watched: set[tuple[str, Path]] = field(default_factory=set[tuple[str, Path]])
 
     def step(self, path: Path) -> StepRow:
         """Return a step's row, which is kept only once something was recorded in it."""
@@ -64,7 +67,7 @@ class MemoryStore:
         self._events: dict[str, bytes] = {}
         self._watchers: dict[str, dict[tuple[str, Path], Watcher]] = {}
         self._marks: dict[str, tuple[str, int]] = {}
-        self._mailbox: dict[str, dict[str, Letter]] = {}
+        self._mailbox: dict[str, tuple[str, Letter]] = {}
         self._lock = threading.Lock()
 
     async def claim(self, claim: Claim) -> Claimed:
@@ -97,7 +100,10 @@ class MemoryStore:
             if stored is None:
                 return Lost(None, held=False)
             if path == BODY:
-                return ledger.commit_body(stored.run, lease.token, outcome, now_ms)
+                answer = ledger.commit_body(stored.run, lease.token, outcome, now_ms)
+                if isinstance(answer, Won):
+                    self._forget_watchers(lease.run_id)
+                return answer
             step = stored.step(path)
             if path == lease.path:
                 seat = stored.seats.setdefault(path, SeatRow(path))
@@ -107,6 +113,8 @@ class MemoryStore:
                 answer = ledger.commit_step(stored.run, step, holder, lease.token, outcome, now_ms)
             if step.outcome is not None:
                 stored.steps[path] = step
+            if step.waits_for is not None:
+                self._forget_watchers(lease.run_id, path)
             return answer
 
     async def sent(self, lease: Lease, paths: Sequence[Path]) -> None:
@@ -147,8 +155,11 @@ class MemoryStore:
             stored = self._runs.get(lease.run_id)
             if stored is None:
                 return Gone()
-            step = stored.steps.setdefault(path, StepRow(path))
-            return ledger.schedule(stored.run, step, stored.holder(lease.path), lease.token, due_at_ms, waits_for)
+            step = stored.step(path)
+            answer = ledger.schedule(stored.run, step, stored.holder(lease.path), lease.token, due_at_ms, waits_for)
+            if not isinstance(answer, Gone):
+                stored.steps[path] = step
+            return answer
 
     async def watch(self, lease: Lease, path: Path, types: Sequence[str], where: bytes) -> None:
         with self._lock:
@@ -156,29 +167,39 @@ class MemoryStore:
             if stored is None or not stored.holder(lease.path).is_held_by(lease.token):
                 return
             run = stored.run
+            watcher = Watcher(
+                *(run.run_id, path, run.event_id, run.function_id),
+                *(where, run.created_at_ms, run.epoch, run.options, lease.path),
+            )
             for type_name in types:
-                self._watchers.setdefault(type_name, {})[run.run_id, path] = Watcher(
-                    *(run.run_id, path, run.event_id, run.function_id),
-                    *(where, run.created_at_ms, run.epoch, run.options, lease.path),
-                )
+                self._watchers.setdefault(type_name, {}).setdefault((run.run_id, path), watcher)
+                stored.watched.add((type_name, path))
 
     async def unwatch(self, run_id: str, path: Path) -> None:
         with self._lock:
-            for watchers in self._watchers.values():
-                watchers.pop((run_id, path), None)
+            self._forget_watchers(run_id, path)
+
+    def _forget_watchers(self, run_id: str, path: Path | None = None) -> None:
+        """Forget what finds a step of a run, or with None any of them."""
+        stored = self._runs.get(run_id)
+        if stored is None:
+            return
+        for type_name, watched in [each for each in stored.watched if path in (None, each[1])]:
+            stored.watched.discard((type_name, watched))
+            del self._watchers[type_name][run_id, watched]
 
     async def arrive(self, event_id: str, type_name: str, event: bytes) -> tuple[Letter, Sequence[Watcher]]:
         now_ms = self._clock.now_ms()
         with self._lock:
-            box = self._mailbox.setdefault(type_name, {})
-            for old in [letter for letter in box.values() if letter.accepted_at_ms < now_ms - MAILBOX_MS]:
-                del box[old.event_id]
-            letter = box.setdefault(event_id, Letter(event_id, event, now_ms))
+            _, letter = self._mailbox.setdefault(event_id, (type_name, Letter(event_id, event, now_ms)))
+            for _, old in list(islice(self._mailbox.values(), 10)):  # the oldest come first
+                if old.accepted_at_ms < now_ms - MAILBOX_MS and old is not letter:
+                    del self._mailbox[old.event_id]
             return letter, list(self._watchers.get(type_name, {}).values())
 
     async def letters(self, types: Sequence[str], since_ms: int) -> Sequence[Letter]:
         with self._lock:
-            found = [letter for name in types for letter in self._mailbox.get(name, {}).values()]
+            found = [letter for name, letter in self._mailbox.values() if name in types]
             return sorted(
                 (letter for letter in found if letter.accepted_at_ms >= since_ms),
                 key=lambda letter: (letter.accepted_at_ms, letter.event_id),
@@ -190,9 +211,12 @@ class MemoryStore:
             stored = self._runs.get(run_id)
             if stored is None:
                 return Lost(None, held=False)
-            step = stored.steps.setdefault(path, StepRow(path))
+            step = stored.step(path)
             is_taken = any(other.taken == event_id for other in stored.steps.values())
-            return ledger.take(stored.run, step, event_id, outcome, is_taken, now_ms)
+            answer = ledger.take(stored.run, step, event_id, outcome, is_taken, now_ms)
+            if isinstance(answer, Won):
+                stored.steps[path] = step
+            return answer
 
     async def occupy(self, name: str, run_id: str, *, until_end: bool) -> str:
         with self._lock:
@@ -240,7 +264,10 @@ class MemoryStore:
     async def cancel(self, run_id: str) -> Status | None:
         with self._lock:
             stored = self._runs.get(run_id)
-            return None if stored is None else ledger.cancel(stored.run, self._clock.now_ms())
+            if stored is None:
+                return None
+            self._forget_watchers(run_id)
+            return ledger.cancel(stored.run, self._clock.now_ms())
 
     async def reopen(self, run_id: str) -> int | None:
         with self._lock:

@@ -10,6 +10,7 @@ from typing import TypeVar
 from idioteque import ledger
 from idioteque.clock import Clock, SystemClock
 from idioteque.database import Database, SqlValue, Transaction, migrate, open_database, sqlite_path
+from idioteque.errors import ConfigurationError
 from idioteque.ledger import SeatRow
 from idioteque.store import (
     BODY,
@@ -54,6 +55,7 @@ from idioteque.stores.tables import (
     READ_STEPS,
     TAKEN,
     UNWATCH,
+    UNWATCH_ALL,
     WATCH,
     WATCHERS,
     create,
@@ -82,6 +84,7 @@ class SqlStore:
         self._process_id = os.getpid()
         self._opening = threading.Lock()
         self._migrated: Database | None = None
+        self._of_the_parent: Database | None = None
         if self._url is not None:
             sqlite_path(self._url)
 
@@ -123,6 +126,8 @@ class SqlStore:
             if path == BODY:
                 answer = ledger.commit_body(run, lease.token, outcome, now_ms)
                 save_run(tx, run)
+                if isinstance(answer, Won):
+                    tx.execute(UNWATCH_ALL, {"run_id": run.run_id})
                 return answer
             step = load_step(tx, lease.run_id, path)
             before = step.seq
@@ -134,6 +139,8 @@ class SqlStore:
             if step.seq != before:
                 save_step(tx, run.run_id, step)
                 save_holder(tx, run, holder)
+            if step.waits_for is not None:
+                tx.execute(UNWATCH, {"run_id": run.run_id, "path": path_text(path)})
             return answer
 
         return await self._write(operation)
@@ -204,7 +211,7 @@ class SqlStore:
 
         def operation(tx: Transaction) -> tuple[Letter, list[Watcher]]:
             tx.execute(POST, {"event_id": event_id, "type": type_name, "event": event, "now_ms": now_ms})
-            tx.execute(FORGET, {"before_ms": now_ms - MAILBOX_MS})
+            tx.execute(FORGET, {"before_ms": now_ms - MAILBOX_MS, "event_id": event_id})
             letter = Letter(*tx.execute(LETTER, {"event_id": event_id})[0])
             rows = tx.execute(WATCHERS, {"type": type_name})
             return letter, [watcher_of(row) for row in rows]
@@ -300,6 +307,7 @@ class SqlStore:
                 return None
             status = ledger.cancel(run, now_ms)
             save_run(tx, run)
+            tx.execute(UNWATCH_ALL, {"run_id": run_id})
             return status
 
         return await self._write(operation)
@@ -365,10 +373,13 @@ class SqlStore:
 
     async def _ready(self) -> Database:
         """Open a database that was given by URL at its first use, and again in a process forked since then."""
-        database = self._database
-        if database is None or (self._url is not None and self._process_id != os.getpid()):
+        database, is_forked = self._database, self._process_id != os.getpid()
+        if is_forked and self._url is None:
+            raise ConfigurationError("the database was opened before the process forked; give the store its URL")
+        if database is None or is_forked:
             with self._opening:
                 if self._database is database:
+                    self._of_the_parent = database  # kept: SQLite forbids even closing it in another process
                     self._database = open_database(self._url or "")
                     self._process_id = os.getpid()
                     self._migrated = None

@@ -92,6 +92,9 @@ WATCH = """INSERT INTO watchers (run_id, path, seat, type, condition)
 
 UNWATCH = "DELETE FROM watchers WHERE run_id = :run_id AND path = :path"
 
+# Nothing finds a run that has ended.
+UNWATCH_ALL = "DELETE FROM watchers WHERE run_id = :run_id"
+
 # Everybody who waits for an event of a type, but for runs that have ended meanwhile.
 WATCHERS = """SELECT w.run_id, w.path, r.event_id, r.function_id, w.condition, r.created_at_ms, r.epoch, r.options,
         w.seat
@@ -107,9 +110,10 @@ LETTER = "SELECT event_id, event, accepted_at_ms FROM mailbox WHERE event_id = :
 LETTERS = """SELECT event_id, event, accepted_at_ms FROM mailbox WHERE type = :type AND accepted_at_ms >= :since_ms
     ORDER BY accepted_at_ms, event_id"""
 
-# A few events that nobody may take any more; every arrival clears away more than it brings.
-FORGET = """DELETE FROM mailbox WHERE event_id IN (SELECT event_id FROM mailbox WHERE accepted_at_ms < :before_ms
-    ORDER BY accepted_at_ms LIMIT 10)"""
+# A few events that nobody may take any more, but for the one that came again; every arrival clears away more than it
+# brings.
+FORGET = """DELETE FROM mailbox WHERE event_id IN (SELECT event_id FROM mailbox
+    WHERE accepted_at_ms < :before_ms AND event_id <> :event_id ORDER BY accepted_at_ms LIMIT 10)"""
 
 # Who has a name, and whether that run has ended.
 MARK = """SELECT m.value, r.status FROM marks m LEFT JOIN runs r ON r.run_id = m.value WHERE m.name = :name"""

@@ -49,6 +49,8 @@ from idioteque.testing.leases import (
     step_of,
     taken_over,
 )
+from idioteque.testing.operations import OperationsContract
+from idioteque.testing.seats import SeatContract
 
 PATHS: tuple[Path, ...] = (
     ("a",),
@@ -75,8 +77,8 @@ PATHS: tuple[Path, ...] = (
 """Keys that a store may confuse: prefixes of one another, separators, case, and characters with a meaning elsewhere."""
 
 
-class StoreContract(LeaseContract):
-    """Every rule that the engine leans on: what is here, and the leases of the class it comes from."""
+class StoreContract(LeaseContract, OperationsContract, SeatContract):
+    """Every rule that the engine leans on: what is here, and what the classes it comes from hold."""
 
     # ---- commit
 

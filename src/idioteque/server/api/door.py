@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import cast
 
 from starlette.types import ASGIApp
@@ -15,6 +16,7 @@ from idioteque.server.config import ServerConfig
 from idioteque.server.core.allowance import Allowance
 from idioteque.server.core.credentials import Credentials, Role
 from idioteque.server.core.publisher import Publisher
+from idioteque.server.core.schedules import Schedules, asks_for_schedule
 from idioteque.server.core.url_groups import Addressed, UrlGroups, fan_out_bytes
 from idioteque.server.errors import BadRequest, Forbidden, MethodNotAllowed, Refused, TooLarge
 from idioteque.server.model import Accepted
@@ -24,7 +26,14 @@ from idioteque.server.wire.target import parse_target, query_token
 
 PUBLISH = b"/v2/publish/"
 BATCH = b"/v2/batch"
+SCHEDULES = b"/v2/schedules/"
+CRON = b"upstash-cron"
+SCHEDULE_VERB = re.compile(rb"/v2/schedules/[A-Za-z0-9._%-]+/(?:pause|resume)")  # of a schedule, not a destination
+KEYS = "/v2/keys"
 READING_METHODS = ("GET", "HEAD", "OPTIONS")
+
+Endpoint = Callable[[Scope, Mapping[bytes, bytes], Receive], Awaitable[tuple[int, str]]]
+"""Answers a request, whose headers it is given by name, with a status and a JSON text."""
 
 logger = logging.getLogger("idioteque.server")
 
@@ -37,6 +46,7 @@ class Door:
         config: ServerConfig,
         credentials: Credentials,
         url_groups: UrlGroups,
+        schedules: Schedules,
         publisher: Publisher,
         rest: ASGIApp,
         management: Allowance,
@@ -45,6 +55,7 @@ class Door:
         self._config = config
         self._credentials = credentials
         self._url_groups = url_groups
+        self._schedules = schedules
         self._publisher = publisher
         self._rest = rest
 
@@ -69,28 +80,55 @@ class Door:
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         role = self._credentials.role(self._token(headers, scope), _peer(scope))
-        if role is not Role.ADMIN and scope["method"] not in READING_METHODS:
-            raise Forbidden("this token may only read")
-        is_batch = path == BATCH
-        if not is_batch and not path.startswith(PUBLISH):
+        if role is not Role.ADMIN:
+            if scope["method"] not in READING_METHODS:
+                raise Forbidden("this token may only read")
+            if scope["path"].startswith(KEYS):
+                raise Forbidden("this token may not read the signing keys: who has them can sign")
+        endpoint = self._endpoint(path, scope["method"])
+        if endpoint is None:
             self._management.take()
             await self._rest(scope, receive, send)
             return
         if scope["method"] != "POST":
             raise MethodNotAllowed(f"{scope['method']} is not allowed here; use POST")
-        status, text = await (self._batch if is_batch else self._publish)(scope, headers, receive)
+        status, text = await endpoint(scope, headers, receive)
         await send_json(send, status, text)
 
+    def _endpoint(self, path: bytes, method: str) -> Endpoint | None:
+        """Return the endpoint of a path, or None for `rest`: here are the hot ones and those with raw targets."""
+        if path.startswith(PUBLISH):
+            return self._publish
+        if path == BATCH:
+            return self._batch
+        if method == "POST" and path.startswith(SCHEDULES) and SCHEDULE_VERB.fullmatch(path) is None:
+            return self._schedule
+        return None
+
     async def _publish(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> tuple[int, str]:
-        target = parse_target(_ascii(scope["raw_path"][len(PUBLISH) :]), _ascii(scope["query_string"]))
+        order = await self._order(PUBLISH, scope, headers, receive)
+        if (CRON in headers or scope["query_string"]) and asks_for_schedule(order.headers):
+            return await self._create_schedule(order)
+        drafts, is_group = await self._url_groups.address(order)
+        accepted = await self._publisher.publish(drafts)
+        status = 202 if all(each.deduplicated for each in accepted) else 200
+        return status, _reply(accepted, is_group)
+
+    async def _schedule(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> tuple[int, str]:
+        self._management.take()
+        return await self._create_schedule(await self._order(SCHEDULES, scope, headers, receive))
+
+    async def _create_schedule(self, order: Order) -> tuple[int, str]:
+        return 200, json.dumps({"scheduleId": await self._schedules.create(order)}, separators=(",", ":"))
+
+    async def _order(self, prefix: bytes, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> Order:
+        """Return what the rest of the target, the headers and the body ask to publish."""
+        target = parse_target(_ascii(scope["raw_path"][len(prefix) :]), _ascii(scope["query_string"]))
         pairs: Pairs = latin_pairs(scope["headers"])
         if target.configuration:
             pairs = with_query(pairs, target.configuration)
         body = await read_body(headers, receive, self._config.body_bytes_max)
-        drafts, is_group = await self._url_groups.address(Order(target.destination, pairs, body, _peer(scope)))
-        accepted = await self._publisher.publish(drafts)
-        status = 202 if all(each.deduplicated for each in accepted) else 200
-        return status, _reply(accepted, is_group)
+        return Order(target.destination, pairs, body, _peer(scope))
 
     async def _batch(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> tuple[int, str]:
         body = await read_body(headers, receive, self._config.batch_bytes_max)

@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 from idioteque.server.api.schemas import HEADERS, PATHS, QUERIES, REFUSALS, SCHEMAS, Json, reference
 from idioteque.server.api.services import reply
 
-HOT = (("POST", "/v2/publish/{destination}"), ("POST", "/v2/batch"))
+HOT = (("POST", "/v2/publish/{destination}"), ("POST", "/v2/batch"), ("POST", "/v2/schedules/{destination}"))
 """Served by the door itself, before any routing."""
 
 ANYTHING = "*"
@@ -71,6 +71,17 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("GET", "/v2/logs"): Operation("List the log, under its documented name", "Log", query="logs"),
     ("GET", "/v2/keys"): Operation("Show the signing keys", "Keys"),
     ("POST", "/v2/keys/rotate"): Operation("Make the next signing key the current one", "Keys"),
+    ("POST", "/v2/schedules/{destination}"): Operation(
+        "Publish a message at every tick of a cron expression", "Scheduled", sends=ANYTHING, headers="schedule",
+        refusals=(412, 413),
+    ),
+    ("GET", "/v2/schedules"): Operation("List schedules", "Schedule[]"),
+    ("GET", "/v2/schedules/{id}"): Operation("Look at a schedule", "Schedule", refusals=(404,)),
+    ("DELETE", "/v2/schedules/{id}"): Operation("Delete a schedule", "Nothing"),
+    **{
+        (method, f"/v2/schedules/{{id}}/{verb}"): Operation(f"{verb.title()} a schedule", "Nothing", refusals=(404,))
+        for verb in ("pause", "resume") for method in ("PATCH", "POST", "PUT")
+    },
     ("GET", "/v2/topics"): Operation("List URL groups", "UrlGroup[]"),
     ("GET", "/v2/topics/{name}"): Operation("Look at a URL group", "UrlGroup", refusals=(404,)),
     ("PATCH", "/v2/topics/{name}"): Operation(

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from idioteque.errors import DatabaseError, DatabaseTooSlow
-from idioteque.server.api import dlq, health, keys, logs, messages, openapi, topics
+from idioteque.server.api import dlq, health, keys, logs, messages, openapi, schedules, topics
 from idioteque.server.api.services import Services, reply
 from idioteque.server.errors import Refused
 
@@ -20,6 +20,7 @@ ROUTES = (
     *logs.routes,
     *keys.routes,
     *topics.routes,
+    *schedules.routes,
     *health.routes,
     *openapi.routes,
 )

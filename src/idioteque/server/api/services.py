@@ -13,6 +13,7 @@ from starlette.responses import Response
 from idioteque.server.api.reply import read_body
 from idioteque.server.core.credentials import Credentials
 from idioteque.server.core.operations import Operations
+from idioteque.server.core.schedules import Schedules
 from idioteque.server.core.url_groups import UrlGroups
 from idioteque.server.errors import BadRequest
 from idioteque.server.model import Filter, Page
@@ -30,6 +31,7 @@ class Services:
     credentials: Credentials
     is_ready: Callable[[], bool]
     url_groups: UrlGroups
+    schedules: Schedules
 
 
 def services_of(request: Request) -> Services:

@@ -8,12 +8,12 @@ from starlette.routing import Route
 
 from idioteque.server.api.services import document_of, reply, services_of
 from idioteque.server.wire.groups import (
-    checked_name,
     read_default_headers,
     read_endpoints,
     read_removals,
     url_group_json,
 )
+from idioteque.server.wire.target import checked_name
 
 
 async def list_groups(request: Request) -> Response:

@@ -83,7 +83,13 @@ class Credentials:
             self._readonly_digest = digest(self._environment.readonly_token)
 
     async def rotate(self) -> None:
-        """Make the next key the current one, and a fresh one the next; deliveries are signed anew from now on."""
+        """Make the next key the current one, and a fresh one the next; deliveries are signed anew from now on.
+
+        Under `--dev` only until the process ends: a published key must never be found in a database later.
+        """
+        if self._config.dev:
+            self.current_key, self.next_key = self.next_key, new_signing_key()
+            return
 
         def operation(tx: Transaction) -> tuple[str, str]:
             stored = load_settings(tx)
@@ -156,6 +162,13 @@ class Credentials:
                 )
             given = (None, None)
         return given[0] or kept[0] or new_signing_key(), given[1] or kept[1] or new_signing_key()
+
+
+def store_new_token(tx: Transaction) -> str:
+    """Make a token, which replaces the stored one, and return it; only its digest is stored."""
+    token = new_token(USER_ID)
+    save_settings(tx, {TOKEN_SETTING: digest(token).hex()})
+    return token
 
 
 def digest(token: str) -> bytes:

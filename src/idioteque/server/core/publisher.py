@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from idioteque.database import Database
+from idioteque.database import Database, Transaction
 from idioteque.errors import DatabaseFull
 from idioteque.server.core.admission import Admission
 from idioteque.server.core.allowance import Allowance
@@ -38,6 +38,29 @@ class Publisher:
             self._admission.check(draft)
         self._daily.take(len(drafts))
         return await self._gathering.add(drafts)
+
+    async def publish_with(self, drafts: Sequence[Draft], change: Callable[[Transaction, Sequence[str]], bool]) -> bool:
+        """Store messages in one transaction with a change, which is told their ids and may say no.
+
+        Return whether it said yes; if not, no message is stored. Raise like `publish`.
+        """
+        for draft in drafts:
+            self._admission.check(draft)
+        self._daily.take(len(drafts))
+        admitted = [self._admission.admit(draft) for draft in drafts]
+        ids = [each.standing.message.id for each in admitted]
+        try:
+            accepted = await self._database.write(
+                lambda tx: self._admission.store(tx, admitted) if change(tx, ids) else None
+            )
+        except BaseException:
+            self._deliverer.abandoned(admitted)
+            raise
+        if accepted is None:
+            self._deliverer.abandoned(admitted)
+            return False
+        self._deliverer.admitted(admitted, accepted)
+        return True
 
     async def _accept(self, calls: list[Sequence[Draft]]) -> list[Sequence[Accepted]]:
         admitted = [self._admission.admit(draft) for drafts in calls for draft in drafts]

@@ -177,4 +177,6 @@ def _body_values(body: bytes) -> Iterator[tuple[str, list[str]]]:
         for each in values:
             if isinstance(each, bool) or not isinstance(each, str | int):
                 raise BadRequest(f"{name[:100]} must be a string, or a list of strings")
+            if isinstance(each, str) and any("\ud800" <= character <= "\udfff" for character in each):
+                raise BadRequest(f"{name[:100]} contains half of a surrogate pair")
         yield name, [str(each) for each in values]

@@ -23,6 +23,7 @@ Pairs = Sequence[tuple[str, str]]
 """Headers as they came, their names in lower case."""
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+TELEMETRY = "upstash-telemetry-"
 OPTIONS_CACHED = 2048
 DEDUPLICATION_ID_LENGTH_MAX = 512
 CALLBACK_DEPTH_MAX = 4
@@ -99,6 +100,16 @@ class PublishReader:
     def options(self, headers: Pairs) -> Options:
         """Return the options that publish headers give; raise `Refused` for a bad one."""
         return self._parsed(tuple(pair for pair in headers if _configures(pair[0]))).options
+
+    def lasting(self, headers: Pairs) -> Pairs:
+        """Return those headers that a publish is repeated with; what `Upstash-Header-Forward` means is spelled out."""
+        kept = tuple(pair for pair in headers if _configures(pair[0]) and not pair[0].startswith(TELEMETRY))
+        parsed = self._parsed(kept)
+        if not parsed.forward_all:
+            return kept
+        merged = self._merged(parsed.options.headers, headers)[len(parsed.options.headers) :]
+        named = tuple(pair for pair in kept if pair[0] != "upstash-header-forward")
+        return (*named, *((f"upstash-forward-{name.lower()}", value) for name, value in merged))
 
     def callback_draft(self, callback: Callback, source: Message, body: bytes) -> Draft:
         """Return the draft of the message that reports on `source`; its retries are the source's unless it has own."""

@@ -40,7 +40,7 @@ def message_json(message: Message) -> Json:
         "notBefore": message.not_before_ms,
         "createdAt": message.created_at_ms,
         **body_fields("body", message.body, redacted="body" in options.redact),
-        **_option_fields(options),
+        **option_fields(options),
     }
     if options.callback is not None:
         shown["callbackHeader"] = header_map(options.callback.headers)
@@ -78,7 +78,7 @@ def log_json(entry: LogEntry) -> Json:
         "method": options.method,
         "header": header_map(shown_headers(options.headers, options.redact)),
         "maxRetries": options.retries_max,
-        **_option_fields(options),
+        **option_fields(options),
     }
     if message.body:
         shown["body"] = placeholder(message.body) if "body" in options.redact else _base64(message.body)
@@ -149,7 +149,8 @@ def header_map(headers: Headers) -> dict[str, list[str]]:
     return shown
 
 
-def _option_fields(options: Options) -> Json:
+def option_fields(options: Options) -> Json:
+    """Return the options that every kind of record shows under the same names."""
     shown: Json = {}
     if options.callback is not None:
         shown["callback"] = options.callback.url

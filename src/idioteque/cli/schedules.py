@@ -1,0 +1,96 @@
+"""`idioteque schedules`: what is published again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Unpack
+
+import click
+
+from idioteque.cli.client import ask
+from idioteque.cli.message import MessageOptions, describing, headers_and_body
+from idioteque.cli.output import show_record, show_rows
+
+COLUMNS = {
+    "schedule": "scheduleId",
+    "cron": "cron",
+    "destination": "destination",
+    "paused": "isPaused",
+    "last": "lastScheduleTime",
+    "next": "nextScheduleTime",
+    "error": "error",
+}
+
+
+@click.group()
+def schedules() -> None:
+    """Publish a message at every tick of a cron expression."""
+
+
+@schedules.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(as_json: bool) -> None:
+    """List schedules."""
+    show_rows(ask(lambda qstash: qstash.schedules()), COLUMNS, as_json=as_json)
+
+
+@schedules.command()
+@click.argument("schedule_id")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(schedule_id: str, as_json: bool) -> None:
+    """Print one schedule."""
+    show_record(ask(lambda qstash: qstash.schedule(schedule_id)), as_json=as_json)
+
+
+@schedules.command()
+@click.argument("destination", metavar="URL_OR_GROUP")
+@click.option("--cron", required=True, help='Like "0 4 * * *" in UTC, or "CRON_TZ=Europe/Paris 0 4 * * *".')
+@click.option("--id", "schedule_id", metavar="ID", help="An id of your own; a schedule that has it is overwritten.")
+@click.option("--queue", metavar="NAME", help="The queue that its messages go through.")
+@describing
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+def create(
+    destination: str,
+    cron: str,
+    schedule_id: str | None,
+    queue: str | None,
+    as_json: bool,
+    **options: Unpack[MessageOptions],
+) -> None:
+    """Make a schedule, or overwrite one, and print its id."""
+    more = {"Upstash-Cron": cron, "Upstash-Schedule-Id": schedule_id, "Upstash-Queue-Name": queue}
+    headers, body = headers_and_body(options, more)
+    made = ask(lambda qstash: qstash.create_schedule(destination, headers, body))
+    if as_json:
+        show_record(made, as_json=True)
+    else:
+        click.echo(str(made.get("scheduleId", "")))
+
+
+@schedules.command()
+@click.argument("schedule_ids", nargs=-1, required=True)
+def pause(schedule_ids: Sequence[str]) -> None:
+    """Let schedules fire no more until they are resumed."""
+    ask(lambda qstash: _each(qstash.pause_schedule, schedule_ids))
+    click.echo(f"paused {len(schedule_ids)}")
+
+
+@schedules.command()
+@click.argument("schedule_ids", nargs=-1, required=True)
+def resume(schedule_ids: Sequence[str]) -> None:
+    """Let paused schedules fire again, from their next tick on."""
+    ask(lambda qstash: _each(qstash.resume_schedule, schedule_ids))
+    click.echo(f"resumed {len(schedule_ids)}")
+
+
+@schedules.command()
+@click.argument("schedule_ids", nargs=-1, required=True)
+def delete(schedule_ids: Sequence[str]) -> None:
+    """Delete schedules; messages that they have made go on."""
+    ask(lambda qstash: _each(qstash.delete_schedule, schedule_ids))
+    click.echo(f"deleted {len(schedule_ids)}")
+
+
+async def _each(act: Callable[[str], Awaitable[None]], schedule_ids: Sequence[str]) -> None:
+    for schedule_id in schedule_ids:
+        await act(schedule_id)

@@ -1,0 +1,75 @@
+"""`idioteque url-groups`: destinations under one name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from idioteque.cli.client import Json, QStash, ask
+from idioteque.cli.output import show_record, show_rows
+from idioteque.errors import InvalidValue
+
+COLUMNS = {"group": "name", "created": "createdAt", "updated": "updatedAt", "endpoints": "endpoints"}
+
+
+@click.group("url-groups")
+def url_groups() -> None:
+    """Publish to several destinations by one name."""
+
+
+@url_groups.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(as_json: bool) -> None:
+    """List URL groups."""
+    show_rows(ask(lambda qstash: qstash.url_groups()), COLUMNS, as_json=as_json)
+
+
+@url_groups.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(name: str, as_json: bool) -> None:
+    """Print one URL group."""
+    show_record(ask(lambda qstash: qstash.url_group(name)), as_json=as_json)
+
+
+@url_groups.command()
+@click.argument("name")
+@click.argument("endpoints", nargs=-1, required=True, metavar="[NAME=]URL...")
+def add(name: str, endpoints: Sequence[str]) -> None:
+    """Add endpoints to a URL group, which is made if need be; one of the same name or URL is replaced."""
+    chosen = [_endpoint(text) for text in endpoints]
+    if not all("url" in each for each in chosen):
+        raise InvalidValue("an endpoint is written as URL or NAME=URL")
+    ask(lambda qstash: qstash.add_endpoints(name, chosen))
+    click.echo(f"added {len(chosen)}")
+
+
+@url_groups.command()
+@click.argument("name")
+@click.argument("endpoints", nargs=-1, required=True, metavar="NAME|URL...")
+def remove(name: str, endpoints: Sequence[str]) -> None:
+    """Remove endpoints from a URL group by name or by URL; without endpoints it is deleted."""
+    ask(lambda qstash: qstash.remove_endpoints(name, [_endpoint(text) for text in endpoints]))
+    click.echo(f"removed {len(endpoints)}")
+
+
+@url_groups.command()
+@click.argument("names", nargs=-1, required=True)
+def delete(names: Sequence[str]) -> None:
+    """Delete URL groups."""
+
+    async def act(qstash: QStash) -> None:
+        for name in names:
+            await qstash.delete_url_group(name)
+
+    ask(act)
+    click.echo(f"deleted {len(names)}")
+
+
+def _endpoint(text: str) -> Json:
+    """Read `URL`, `NAME=URL` or `NAME`."""
+    name, equals, url = text.partition("=")
+    if "://" in name:
+        return {"url": text}
+    return {"name": name, "url": url} if equals else {"name": name}

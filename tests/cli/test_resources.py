@@ -1,0 +1,107 @@
+"""Schedules, URL groups and keys from the command line, against the real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.processes import CURRENT_KEY, NEXT_KEY, ServerProcess, start_server
+
+Command = Callable[..., str]
+
+
+def run_command(*arguments: str, env: dict[str, str], exit_code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "idioteque", *arguments], env={**os.environ, **env}, capture_output=True, text=True
+    )
+    assert done.returncode == exit_code, done.stdout + done.stderr
+    return done.stdout if exit_code == 0 else done.stderr
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    running = start_server(tmp_path_factory.mktemp("server"))
+    yield running
+    assert running.stop() == 0
+
+
+@pytest.fixture
+def command(server: ServerProcess) -> Command:
+    """Run a command against the server; return what it printed: on stderr, when it is to fail."""
+
+    def run(*arguments: str, exit_code: int = 0) -> str:
+        env = {"QSTASH_URL": server.url, "QSTASH_TOKEN": server.token}
+        return run_command(*arguments, env=env, exit_code=exit_code)
+
+    return run
+
+
+def test_a_schedule_is_made_shown_paused_resumed_and_deleted(command: Command) -> None:
+    made = command(
+        *("schedules", "create", "https://shop.test/a//b?x=1", "--cron", "CRON_TZ=Europe/Paris 0 4 * * *"),
+        *("--id", "nightly", "--data", '{"a": 1}', "--retries", "0", "--label", "night", "--header", "X-A: 1"),
+    )
+    assert made == "nightly\n"
+    shown = json.loads(command("schedules", "show", "nightly", "--json"))
+    assert (shown["destination"], shown["cron"]) == ("https://shop.test/a//b?x=1", "CRON_TZ=Europe/Paris 0 4 * * *")
+    assert (shown["retries"], shown["body"], shown["label"]) == (0, '{"a": 1}', "night")
+    assert shown["header"] == {"Content-Type": ["application/json"], "X-A": ["1"]}
+    assert command("schedules", "pause", "nightly") == "paused 1\n"
+    (listed,) = json.loads(command("schedules", "list", "--json"))
+    assert (listed["isPaused"], "nextScheduleTime" in listed) == (True, False)
+    assert command("schedules", "resume", "nightly") == "resumed 1\n"
+    row = command("schedules", "list").rstrip("\n").split("\t")
+    assert row[:4] == ["nightly", "CRON_TZ=Europe/Paris 0 4 * * *", "https://shop.test/a//b?x=1", "False"]
+    assert row[5].endswith("Z")
+    assert command("schedules", "delete", "nightly") == "deleted 1\n"
+    assert "answered 404: schedule nightly not found" in command("schedules", "show", "nightly", exit_code=1)
+
+
+def test_a_bad_cron_is_answered_with_the_rule(command: Command) -> None:
+    text = command("schedules", "create", "https://shop.test/", "--cron", "* * * * * *", exit_code=1)
+    assert "must have five fields" in text
+
+
+def test_a_url_group_is_filled_shown_emptied_and_deleted(command: Command) -> None:
+    assert command("url-groups", "add", "news", "one=https://one.test/", "https://two.test/?a=b") == "added 2\n"
+    endpoints = [{"name": "one", "url": "https://one.test/"}, {"url": "https://two.test/?a=b"}]
+    assert json.loads(command("url-groups", "show", "news", "--json"))["endpoints"] == endpoints
+    assert [group["name"] for group in json.loads(command("url-groups", "list", "--json"))] == ["news"]
+    ids = command("publish", "news", "--delay", "1h").split()
+    assert len(ids) == 2
+    assert command("url-groups", "remove", "news", "one") == "removed 1\n"
+    assert json.loads(command("url-groups", "show", "news", "--json"))["endpoints"] == endpoints[1:]
+    assert command("url-groups", "delete", "news") == "deleted 1\n"
+    assert "URL group news not found" in command("url-groups", "show", "news", exit_code=1)
+    assert "URL or NAME=URL" in command("url-groups", "add", "news", "one", exit_code=2)
+
+
+def test_keys_are_shown_and_rotated(command: Command) -> None:
+    assert json.loads(command("keys", "show", "--json")) == {"current": CURRENT_KEY, "next": NEXT_KEY}
+    rotated = json.loads(command("keys", "rotate", "--yes", "--json"))
+    assert rotated["current"] == NEXT_KEY
+    assert json.loads(command("keys", "show", "--json")) == rotated
+
+
+def test_a_new_token_replaces_the_old_one_of_a_server_that_is_stopped(tmp_path: Path) -> None:
+    env = {"QSTASH_TOKEN": ""}
+    database = {"IDIOTEQUE_DATABASE": f"sqlite:///{tmp_path / 'server.db'}"}
+    assert "there is no database" in run_command("keys", "new-token", env=database, exit_code=2)
+    running = start_server(tmp_path, env=env)
+    old = (tmp_path / "server.db.credentials").read_text().split("QSTASH_TOKEN=")[1].split("\n")[0]
+    assert "in use by another server process" in run_command("keys", "new-token", env=database, exit_code=2)
+    assert running.stop() == 0
+    new = run_command("keys", "new-token", env=database).strip()
+    running = start_server(tmp_path, env=env)
+    try:
+        url = {"QSTASH_URL": running.url}
+        assert "sig_" in run_command("keys", "show", env={**url, "QSTASH_TOKEN": new})
+        assert "answered 401" in run_command("keys", "show", env={**url, "QSTASH_TOKEN": old}, exit_code=1)
+    finally:
+        assert running.stop() == 0
