@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 
 import pytest
@@ -57,3 +58,39 @@ def test_any_text_gives_a_delay_or_a_refusal_at_once(text: str, retried: int) ->
     with contextlib.suppress(InvalidValue):
         assert 0 <= delay_ms(text, retried) <= DELAY_MAX_MS
     assert time.perf_counter() - begun < 0.1
+
+
+NUMBERS = st.one_of(st.integers(0, 1000).map(str), st.floats(0, 1000).map(lambda number: f"{number:.3f}"))
+
+
+def _wider(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.one_of(
+        st.tuples(inner, st.sampled_from([" + ", "-", "*", " / "]), inner).map(lambda parts: f"({''.join(parts)})"),
+        inner.map(lambda text: f"-{text}"),
+        st.tuples(st.sampled_from(["min", "max"]), inner, inner).map(lambda call: f"{call[0]}({call[1]}, {call[2]})"),
+        inner.map(lambda text: f"abs({text})"),
+    )
+
+
+@given(st.recursive(st.one_of(NUMBERS, st.just("retried")), _wider, max_leaves=12), st.integers(0, 20))
+def test_it_agrees_with_python_where_both_have_a_value(text: str, retried: int) -> None:
+    floats = re.sub(r"(?<![.\d])(\d+)(?![.\d])", r"\1.0", text)
+    try:
+        expected = eval(floats, {"__builtins__": {}}, {"retried": float(retried), "min": min, "max": max, "abs": abs})
+        given_ms = delay_ms(text, retried)
+    except (ZeroDivisionError, InvalidValue):
+        return
+    assert given_ms == pytest.approx(min(max(expected, 0), DELAY_MAX_MS), abs=1)
+
+
+@pytest.mark.parametrize(
+    "text", ["pow(pow(pow(9,9),9),9)", "(" * 10_000, "1+" * 127 + "1", "sqrt(" * 15 + "2" + ")" * 15]
+)
+def test_the_worst_of_them_takes_less_than_a_millisecond(text: str) -> None:
+    def once() -> float:
+        begun = time.perf_counter()
+        with contextlib.suppress(InvalidValue):
+            delay_ms(text, 0)
+        return time.perf_counter() - begun
+
+    assert min(once() for _ in range(20)) < 0.001

@@ -17,6 +17,19 @@ class Callback:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowControl:
+    """A flow-control key, and what a message sets its limits to: deliveries under way, and begun in each period.
+
+    None stands for no limit.
+    """
+
+    key: str
+    parallelism: int | None = None
+    rate: int | None = None
+    period_s: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """How a message is to be delivered; `headers` are sent as they stand, their names in canonical form.
 
@@ -34,6 +47,7 @@ class Options:
     failure_callback: Callback | None = None
     labels: tuple[str, ...] = ()
     redact: tuple[str, ...] = ()  # what the API never shows: `body`, `header` (all of them), `header[x-name]`
+    flow: FlowControl | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +72,7 @@ class Draft:
     deduplication_key: str | None = None
     caller_ip: str = ""
     source: Source = DIRECT
+    queue: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +87,7 @@ class Message:
     not_before_ms: int
     caller_ip: str = ""
     source: Source = DIRECT
+    queue: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +100,62 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class Slot:
+    """The right of one message of a queue, the one with this place in it, to be delivered and reported on."""
+
+    queue: str
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to deliver a message; `token` fences out whoever held it before, `retried` counts finished attempts."""
+    """The right to deliver a message; `token` fences out whoever held it before, `retried` counts finished attempts.
+
+    `slot` is the one that the message holds in its queue or, if it is a callback, in that of its source.
+    """
 
     message: Message
     token: int
     retried: int
+    slot: Slot | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue: how many of its messages are under way at most, and how many (`lag`) have not ended."""
+
+    name: str
+    parallelism: int
+    paused: bool
+    created_at_ms: int
+    updated_at_ms: int
+    lag: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FlowKey:
+    """A flow-control key: its limits (None for no limit), how far they are used, and how many deliveries wait for it.
+
+    Pinned limits are not changed by messages. The period begins with the first delivery after the last one's end.
+    """
+
+    limits: FlowControl
+    pinned_parallelism: bool
+    pinned_rate: bool
+    paused: bool
+    period_began_ms: int
+    rate_used: int
+    running: int = 0
+    waiting: int = 0
+
+    def is_in_period(self, now_ms: int) -> bool:
+        """Whether the period that began last is not over."""
+        return self.period_began_ms <= now_ms < self.period_end_ms
+
+    @property
+    def period_end_ms(self) -> int:
+        """When the period that began last is over."""
+        return self.period_began_ms + self.limits.period_s * 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from idioteque.ids import new_id
 from idioteque.server.config import ServerConfig
 from idioteque.server.core.destinations import Destinations
 from idioteque.server.errors import QuotaExceeded
-from idioteque.server.model import Accepted, Draft, LogRow, Message, States
+from idioteque.server.model import Accepted, Draft, LogRow, Message, Slot, States
 from idioteque.server.network import split_url
-from idioteque.server.storage.deliveries import Standing, insert_deliveries
+from idioteque.server.storage.deliveries import Standing, insert_deliveries, waiting
 from idioteque.server.storage.logs import insert_logs
 from idioteque.server.storage.messages import claim_deduplication, insert_messages
 
@@ -48,16 +48,21 @@ class Admission:
         if not_before_ms - self._clock.now_ms() > limit_s * 1000:
             raise QuotaExceeded(f"quota maxDelay exceeded, current limit: {limit_s}")
 
-    def admit(self, draft: Draft) -> Admitted:
-        """Make a message of a draft, and take a slot for it if it is due now and there is room."""
+    def admit(self, draft: Draft, slot: Slot | None = None) -> Admitted:
+        """Make a message of a draft, and a place among those in flight for it if it is due now and there is room.
+
+        A callback takes over its source's `slot` of a queue. What a queue or a flow-control key orders waits its turn.
+        """
         now_ms, options = self._clock.now_ms(), draft.options
         due_ms = now_ms + options.delay_ms if options.not_before_ms is None else max(options.not_before_ms, now_ms)
         id_, caller_ip, source = new_id("msg", now_ms), draft.caller_ip, draft.source
-        message = Message(id_, draft.url, draft.body, options, now_ms, due_ms, caller_ip, source)
+        message = Message(id_, draft.url, draft.body, options, now_ms, due_ms, caller_ip, source, draft.queue)
+        if draft.queue is not None or options.flow is not None:
+            return Admitted(draft, waiting(message, due_ms, slot))
         origin = split_url(draft.url).origin
         if due_ms <= now_ms and self._destinations.reserve(origin, now_ms):
-            return Admitted(draft, Standing(message, origin, now_ms + self._config.lease_ms, leased=True))
-        return Admitted(draft, Standing(message, origin, due_ms, leased=False))
+            return Admitted(draft, Standing(message, origin, now_ms + self._config.lease_ms, leased=True, slot=slot))
+        return Admitted(draft, Standing(message, origin, due_ms, leased=False, slot=slot))
 
     def store(self, tx: Transaction, admitted: Sequence[Admitted]) -> list[Accepted]:
         """Store messages, but those whose deduplication id another one carries; return what became of each."""

@@ -17,18 +17,22 @@ from idioteque.server.config import ServerConfig
 from idioteque.server.core.admission import Admitted
 from idioteque.server.core.courier import Attempted, Courier
 from idioteque.server.core.destinations import Destinations
+from idioteque.server.core.lines import Turn, Waits, claim_in_line, is_line
 from idioteque.server.core.loop import RETRY_AFTER_FAULT_S, Alarm, Gathering, logger
 from idioteque.server.core.outcomes import Retried
 from idioteque.server.core.prober import Prober
 from idioteque.server.core.settlement import Finished, Outcome, Settlement, reports
 from idioteque.server.model import Accepted, Lease, LogRow, States
+from idioteque.server.network import split_url
 from idioteque.server.storage.deliveries import (
+    Standing,
     all_next_due_ms,
     all_unreached,
     claim_due,
     free_all,
     hand_back,
     next_due_ms,
+    queue_line,
     renew,
 )
 from idioteque.server.storage.logs import insert_logs
@@ -67,20 +71,21 @@ class Deliverer:
         self._alarm = Alarm(clock)
         self._finished: Gathering[Finished, None] = Gathering(self._settle)
         self._flights: dict[str, _Flight] = {}
+        self._waits = Waits()
 
     async def recover(self) -> None:
         """Free what the process before had leased, and learn what is due when. Called once, before anything else."""
         now_ms = self._clock.now_ms()
 
-        def operation(tx: Transaction) -> tuple[list[tuple[str, int]], list[str]]:
+        def operation(tx: Transaction) -> tuple[list[tuple[str, int]], list[tuple[str, str]]]:
             free_all(tx, now_ms)
             return all_next_due_ms(tx), all_unreached(tx)
 
         due, unreached = await self._database.write(operation)
         for origin, due_ms in due:
-            self._destinations.note_due(origin, due_ms)
-        for origin in unreached:
-            self._prober.notice(origin, unreached=True)
+            self._destinations.note_due(origin, now_ms if is_line(origin) else due_ms)
+        for origin, line in unreached:
+            self._prober.notice(origin, line, unreached=True)
 
     async def run(self) -> None:
         """Claim whatever becomes due."""
@@ -119,11 +124,12 @@ class Deliverer:
             standing = each.standing
             if not standing.leased:
                 if not result.deduplicated:
-                    self.note_due(standing.origin, standing.visible_at_ms)
+                    self.note_stored(standing)
             elif result.deduplicated:
                 self._release(standing.origin)
             else:
-                self._begin(Lease(standing.message, 1, 0), standing.origin, standing.visible_at_ms)
+                lease = Lease(standing.message, 1, 0, standing.slot)
+                self._begin(lease, standing.origin, standing.visible_at_ms)
 
     def abandoned(self, admitted: Sequence[Admitted]) -> None:
         """Give back the slots of messages that could not be stored."""
@@ -135,6 +141,18 @@ class Deliverer:
         """Learn that a destination has a stored message that becomes visible then."""
         self._destinations.note_due(origin, due_ms)
         self._alarm.ring()
+
+    def note_stored(self, standing: Standing) -> None:
+        """Learn that a message was stored that is due at its time; the limits of its key may be others than before."""
+        self.note_due(standing.origin, standing.visible_at_ms)
+        if standing.message.options.flow is not None:
+            self.note_room(standing.message.options.flow.key)
+
+    def note_room(self, key: str) -> None:
+        """Learn that a flow-control key may admit more."""
+        now_ms = self._clock.now_ms()
+        for line in self._waits.waiting_for(key):
+            self.note_due(line, now_ms)
 
     async def drain(self) -> None:
         """Let attempts that are under way end within the grace, and hand the rest back uncounted."""
@@ -164,28 +182,31 @@ class Deliverer:
         now_ms = self._clock.now_ms()
         until_ms = now_ms + self._config.lease_ms
 
-        def operation(tx: Transaction) -> list[tuple[str, int, list[Lease], int | None]]:
-            claims = [
-                (origin, count, claim_due(tx, origin, count, now_ms, until_ms), next_due_ms(tx, origin))
+        def operation(tx: Transaction) -> list[Turn]:
+            turns = [
+                claim_in_line(tx, origin, count, now_ms, until_ms)
+                if is_line(origin)
+                else Turn(claim_due(tx, origin, count, now_ms, until_ms), next_due_ms(tx, origin))
                 for origin, count in taken
             ]
-            leases = [lease for _, _, claimed, _ in claims for lease in claimed]
+            leases = [lease for turn in turns for lease in turn.leases]
             insert_logs(tx, [LogRow(lease.message.id, now_ms, States.ACTIVE) for lease in leases])
-            return claims
+            return turns
 
         try:
-            claims = await self._database.write(operation)
+            turns = await self._database.write(operation)
         except DatabaseError:
             for origin, count in taken:
                 self._destinations.note_due(origin, now_ms)
                 self._destinations.release(origin, count)
             raise
-        for origin, count, leases, due_ms in claims:
-            self._destinations.set_due(origin, due_ms)
-            begun = sum(self._begin(lease, origin, until_ms) for lease in leases)
+        for (origin, count), turn in zip(taken, turns, strict=True):
+            self._destinations.set_due(origin, turn.next_at_ms)
+            self._waits.replace(origin, turn.awaited)
+            begun = sum(self._begin(lease, origin, until_ms) for lease in turn.leases)
             if begun < count:
                 self._destinations.release(origin, count - begun)
-        return sum(len(leases) for _, _, leases, _ in claims)
+        return sum(len(turn.leases) for turn in turns)
 
     def _begin(self, lease: Lease, origin: str, until_ms: int) -> bool:
         """Send a message whose slot is taken; False when it is on its way already, under a lease that ran out."""
@@ -202,7 +223,8 @@ class Deliverer:
         self._finished.put(self._finish(lease, origin, attempted))
 
     def _finish(self, lease: Lease, origin: str, attempted: Attempted) -> Finished:
-        self._prober.notice(origin, unreached=attempted.unreached, answered=attempted.answer.status > 0)
+        reached = split_url(lease.message.url).origin if is_line(origin) else origin
+        self._prober.notice(reached, origin, unreached=attempted.unreached, answered=attempted.answer.status > 0)
         flight = self._flights[lease.message.id]
         return Finished(flight.lease, origin, attempted.answer, attempted.unreached, self._clock.now_ms())
 
@@ -230,12 +252,20 @@ class Deliverer:
             self._destinations.note_due(finished.origin, outcome.verdict.due_at_ms)
             self._alarm.ring()
         self._release(finished.origin)
+        self._after_turn(finished.lease)
         if outcome.callbacks:
             if reports(states):
                 results = [Accepted(c.standing.message.id, c.standing.message.url) for c in outcome.callbacks]
                 self.admitted(outcome.callbacks, results)
             else:
                 self.abandoned(outcome.callbacks)
+
+    def _after_turn(self, lease: Lease) -> None:
+        """Let others have their turn, whom a queue or a flow-control key kept waiting for this message."""
+        if lease.slot is not None:
+            self.note_due(queue_line(lease.slot.queue), self._clock.now_ms())
+        if lease.message.options.flow is not None:
+            self.note_room(lease.message.options.flow.key)
 
     def _release(self, origin: str) -> None:
         self._destinations.release(origin)

@@ -14,9 +14,8 @@ from idioteque.server.config import ServerConfig
 from idioteque.server.core.deliverer import Deliverer
 from idioteque.server.errors import NotFound, StorageFull
 from idioteque.server.model import DeadLetter, Filter, LogEntry, LogRow, Message, Page, States
-from idioteque.server.network import split_url
 from idioteque.server.storage.dead_letters import delete_dead_letters, list_dead_letters
-from idioteque.server.storage.deliveries import Standing, cancel, insert_deliveries, pending_ids
+from idioteque.server.storage.deliveries import Standing, cancel, insert_deliveries, pending_ids, queue_line, waiting
 from idioteque.server.storage.logs import insert_logs, list_logs
 from idioteque.server.storage.messages import find_message, insert_messages
 
@@ -59,17 +58,10 @@ class Operations:
     async def _cancel(self, message_ids: Sequence[str]) -> int:
         now_ms = self._clock.now_ms()
 
-        def operation(tx: Transaction) -> int:
-            rows: list[LogRow] = []
-            for message_id in message_ids:
-                how = cancel(tx, message_id)
-                if how is not None:
-                    states = CANCEL_REQUESTED_AND_CANCELED if how == "ended" else States.CANCEL_REQUESTED
-                    rows.append(LogRow(message_id, now_ms, states))
-            insert_logs(tx, rows)
-            return len(rows)
-
-        return await self._written(operation)
+        count, queues = await self._written(lambda tx: cancel_all(tx, message_ids, now_ms))
+        for queue in queues:
+            self._deliverer.note_due(queue_line(queue), now_ms)
+        return count
 
     async def logs(self, chosen: Filter, page: Page) -> tuple[list[LogEntry], str | None]:
         """Return a page of the log, and the cursor of the next one."""
@@ -99,7 +91,7 @@ class Operations:
 
         standings = await self._written(operation)
         for standing in standings:
-            self._deliverer.note_due(standing.origin, now_ms)
+            self._deliverer.note_stored(standing)
         return [standing.message.id for standing in standings], cursor
 
     async def _written(self, operation: Callable[[Transaction], T]) -> T:
@@ -112,7 +104,23 @@ class Operations:
 def _again(message: Message, now_ms: int) -> Standing:
     """Return a new message like a dead one, due now, with all its retries before it."""
     fresh = replace(message, id=new_id("msg", now_ms), created_at_ms=now_ms, not_before_ms=now_ms)
-    return Standing(fresh, split_url(message.url).origin, now_ms, leased=False)
+    return waiting(fresh, now_ms)
+
+
+def cancel_all(tx: Transaction, message_ids: Sequence[str], now_ms: int) -> tuple[int, set[str]]:
+    """Cancel pending messages; return how many were, and the queues that may have a free slot now."""
+    rows: list[LogRow] = []
+    queues: set[str] = set()
+    for message_id in message_ids:
+        cancelled = cancel(tx, message_id)
+        if cancelled is None:
+            continue
+        states = CANCEL_REQUESTED_AND_CANCELED if cancelled.ended else States.CANCEL_REQUESTED
+        rows.append(LogRow(message_id, now_ms, states))
+        if cancelled.queue is not None:
+            queues.add(cancelled.queue)
+    insert_logs(tx, rows)
+    return len(rows), queues
 
 
 def only_ids(ids: Sequence[str]) -> Filter:

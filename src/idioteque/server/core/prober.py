@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from idioteque.clock import Clock
 from idioteque.database import Database
@@ -29,16 +29,20 @@ GAP_MAX_S = 3600.0
 
 @dataclass(slots=True)
 class _Absence:
-    """What is known of a destination that failed to take or keep a connection, until it answers something."""
+    """What is known of a destination that failed to take or keep a connection, until it answers something.
+
+    `lines` are those in which messages for it wait: its own, or those of queues and flow-control keys.
+    """
 
     returns: int = 0
     last_return_s: float = 0.0
     trusted: bool = True
+    lines: set[str] = field(default_factory=set[str])
     task: asyncio.Task[None] | None = None
 
 
 class Prober:
-    """Watches destinations that are away; `woken` is told the origin and the time at which its retries are due."""
+    """Watches destinations that are away; `woken` is told the lines of its retries, and when they are due."""
 
     def __init__(
         self,
@@ -57,8 +61,11 @@ class Prober:
         self._places = asyncio.Semaphore(config.probes_max)
         self.woken: Callable[[str, int], None] = destinations.note_due
 
-    def notice(self, origin: str, *, unreached: bool, answered: bool = False) -> None:
-        """Learn how an attempt ended: an answer ends an absence, a refused or cut connection begins one."""
+    def notice(self, origin: str, line: str, *, unreached: bool, answered: bool = False) -> None:
+        """Learn how an attempt ended: an answer ends an absence, a refused or cut connection begins one.
+
+        `line` is the one in which the message waits when it is tried again.
+        """
         if answered:
             if self._absent:
                 absence = self._absent.pop(origin, None)
@@ -69,6 +76,7 @@ class Prober:
                     absence.task = asyncio.get_running_loop().create_task(self._wake(origin, absence))
         elif unreached:
             absence = self._absent.setdefault(origin, _Absence())
+            absence.lines.add(line)
             if absence.task is None:
                 absence.task = asyncio.get_running_loop().create_task(self._watch(origin, absence))
 
@@ -82,7 +90,7 @@ class Prober:
 
     async def _watch(self, origin: str, absence: _Absence) -> None:
         try:
-            seen_away = await self._wait_for_return(origin)
+            seen_away = await self._wait_for_return(origin, absence)
             if seen_away is None or not (seen_away or absence.trusted):
                 return
             await self._clock.sleep(absence.last_return_s + self._gap_s(absence) - self._clock.monotonic_s())
@@ -101,13 +109,13 @@ class Prober:
             if self._absent.get(origin) is absence:
                 del self._absent[origin]
 
-    async def _wait_for_return(self, origin: str) -> bool | None:
+    async def _wait_for_return(self, origin: str, absence: _Absence) -> bool | None:
         """Probe until the destination accepts a connection.
 
         Return whether it was seen to refuse one before, or None when nothing waits for it any more.
         """
         begun_s, seen_away = self._clock.monotonic_s(), False
-        while self._destinations.has_messages(origin):
+        while self._waits(absence):
             away_s = self._clock.monotonic_s() - begun_s
             await self._clock.sleep(max(self._config.probe_every_s, away_s * SLOWING))
             async with self._places:
@@ -116,15 +124,20 @@ class Prober:
             seen_away = True
         return None
 
+    def _waits(self, absence: _Absence) -> bool:
+        """Whether messages wait for a destination; lines without any are forgotten."""
+        absence.lines = {line for line in absence.lines if self._destinations.has_messages(line)}
+        return bool(absence.lines)
+
     async def _hasten(self, origin: str) -> None:
         now_ms = self._clock.now_ms()
         try:
-            due_ms = await self._database.write(lambda tx: hasten(tx, origin, now_ms))
+            lines = await self._database.write(lambda tx: hasten(tx, origin, now_ms))
         except DatabaseError as error:
             logger.warning("the retries for %s keep their times: %s", origin, error)
             return
-        if due_ms is not None:
-            self.woken(origin, due_ms)
+        for line in lines:
+            self.woken(line, now_ms)
 
     def _gap_s(self, absence: _Absence) -> float:
         return min(self._config.probe_every_s * 2**absence.returns, GAP_MAX_S) if absence.returns else 0.0

@@ -77,10 +77,11 @@ class Settlement:
         lease, options = finished.lease, finished.lease.message.options
         if options.callback is not None:
             body = callback_body(lease.message, lease.retried, finished.answer, None)
-            yield self._admission.admit(self._reader.callback_draft(options.callback, lease.message, body))
+            yield self._admission.admit(self._reader.callback_draft(options.callback, lease.message, body), lease.slot)
         if dead_letter_id and options.failure_callback is not None:
             body = callback_body(lease.message, lease.retried, finished.answer, dead_letter_id)
-            yield self._admission.admit(self._reader.callback_draft(options.failure_callback, lease.message, body))
+            draft = self._reader.callback_draft(options.failure_callback, lease.message, body)
+            yield self._admission.admit(draft, lease.slot)
 
     def _log(self, outcome: Outcome, states: States) -> LogRow:
         finished, verdict = outcome.finished, outcome.verdict

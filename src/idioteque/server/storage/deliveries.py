@@ -5,34 +5,108 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from idioteque.database import Transaction
-from idioteque.server.model import Filter, Lease, Message
+from idioteque.database import SqlValue, Transaction
+from idioteque.server.model import Filter, FlowControl, Lease, Message, Slot
+from idioteque.server.network import split_url
 from idioteque.server.storage.filters import conditions
+from idioteque.server.storage.flow_keys import note_limits
+from idioteque.server.storage.lines import NEVER_MS, slot_of
 from idioteque.server.storage.messages import MESSAGE_COLUMNS, message_of
+from idioteque.server.storage.queues import take_places
 
 RESPREAD_MS = 1000  # messages that become due together because their destination is back are spread over this time
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a new message begins: due at a time, or leased until then and with its deliverer already."""
+    """Where a new message begins: due at a time, or leased until then and with its deliverer already.
+
+    `origin` is its destination's or, if a queue or a flow-control key orders it, the name of their line; `reaches` is
+    the destination's origin then. A callback takes over the `slot` of the message that it reports on.
+    """
 
     message: Message
     origin: str
     visible_at_ms: int
     leased: bool
+    reaches: str | None = None
+    slot: Slot | None = None
+
+
+def queue_line(name: str) -> str:
+    """Return the line of a queue."""
+    return f"queue:{name}"
+
+
+def flow_line(key: str) -> str:
+    """Return the line of what only a flow-control key orders."""
+    return f"flow:{key}"
+
+
+def waiting(message: Message, due_ms: int, slot: Slot | None = None) -> Standing:
+    """Return where a message waits until it is due and its turn comes."""
+    origin, flow = split_url(message.url).origin, message.options.flow
+    if message.queue is not None:
+        return Standing(message, queue_line(message.queue), due_ms, leased=False, reaches=origin)
+    if flow is not None:
+        return Standing(message, flow_line(flow.key), due_ms, leased=False, reaches=origin, slot=slot)
+    return Standing(message, origin, due_ms, leased=False, slot=slot)
 
 
 def insert_deliveries(tx: Transaction, standings: Sequence[Standing]) -> None:
     """Store where new messages stand; those that are leased begin with token 1."""
+    plain = [s for s in standings if s.reaches is None and s.slot is None]
+    if len(plain) < len(standings):
+        _insert_ordered(tx, [s for s in standings if s.reaches is not None or s.slot is not None])
     tx.execute_many(
         """INSERT INTO deliveries (message_id, origin, visible_at_ms, token, retried, leased, cancelled, unreached)
         VALUES (:id, :origin, :visible_at_ms, :leased, 0, :leased, 0, 0)""",
         [
             {"id": s.message.id, "origin": s.origin, "visible_at_ms": s.visible_at_ms, "leased": int(s.leased)}
-            for s in standings
+            for s in plain
         ],
     )
+
+
+def _insert_ordered(tx: Transaction, standings: Sequence[Standing]) -> None:
+    """Store where messages stand that a queue or a flow-control key orders, or that hold a queue's slot."""
+    limits: dict[str, FlowControl] = {}
+    members: dict[str, list[Standing]] = {}
+    for standing in standings:
+        if (flow := standing.message.options.flow) is not None:
+            limits[flow.key] = flow  # the latest counts
+        if (queue := standing.message.queue) is not None:
+            members.setdefault(queue, []).append(standing)
+    # In the order of their names, so that two nodes never wait for each other.
+    for _, flow in sorted(limits.items()):
+        note_limits(tx, flow, standings[-1].message.created_at_ms)
+    places: dict[str, int] = {}
+    for queue, inside in sorted(members.items()):
+        first = take_places(tx, queue, len(inside), inside[0].message.created_at_ms)
+        places.update((standing.message.id, first + offset) for offset, standing in enumerate(inside))
+    # What waits for a slot is visible never: it gets its time with the slot.
+    tx.execute_many(
+        """INSERT INTO deliveries (message_id, origin, visible_at_ms, token, retried, leased, cancelled, unreached,
+            reaches, flow_key, queue_name, place, holds)
+        VALUES (:id, :origin, :visible_at_ms, :leased, 0, :leased, 0, 0, :reaches, :flow_key, :queue_name, :place,
+            :holds)""",
+        [_ordered_parameters(standing, places.get(standing.message.id)) for standing in standings],
+    )
+
+
+def _ordered_parameters(standing: Standing, place: int | None) -> dict[str, SqlValue]:
+    message, slot = standing.message, standing.slot
+    return {
+        "id": message.id,
+        "origin": standing.origin,
+        "visible_at_ms": standing.visible_at_ms if message.queue is None else NEVER_MS,
+        "leased": int(standing.leased),
+        "reaches": standing.reaches,
+        "flow_key": None if message.options.flow is None else message.options.flow.key,
+        "queue_name": message.queue if slot is None else slot.queue,
+        "place": place if slot is None else slot.place,
+        "holds": int(message.queue is None),
+    }
 
 
 def claim_due(tx: Transaction, origin: str, count_max: int, now_ms: int, until_ms: int) -> list[Lease]:
@@ -42,14 +116,14 @@ def claim_due(tx: Transaction, origin: str, count_max: int, now_ms: int, until_m
         f"""UPDATE deliveries SET visible_at_ms = :until_ms, token = token + 1, leased = 1 WHERE message_id IN (
             SELECT message_id FROM deliveries WHERE origin = :origin AND visible_at_ms <= :now_ms
             ORDER BY visible_at_ms LIMIT :count_max {tx.lock_rows})
-        RETURNING message_id, token, retried""",  # noqa: S608 - a constant of the database
+        RETURNING message_id, token, retried, queue_name, place""",  # noqa: S608 - a constant of the database
         {"origin": origin, "now_ms": now_ms, "until_ms": until_ms, "count_max": count_max},
     )
     leases: list[Lease] = []
-    for message_id, token, retried in rows:
+    for message_id, token, retried, queue, place in rows:
         # What is to be sent, by primary key.
         found = tx.execute(f"SELECT {MESSAGE_COLUMNS} FROM messages m WHERE m.id = :id", {"id": message_id})  # noqa: S608
-        leases.append(Lease(message_of(found[0]), token, retried))
+        leases.append(Lease(message_of(found[0]), token, retried, slot_of(queue, place)))
     return leases
 
 
@@ -63,16 +137,17 @@ def next_due_ms(tx: Transaction, origin: str) -> int | None:
 
 
 def all_next_due_ms(tx: Transaction) -> list[tuple[str, int]]:
-    """Return every destination that has messages, and when its next one becomes visible."""
+    """Return every destination and every line that has messages, and when its next one becomes visible."""
     # A scan of one index, once at the start.
     rows = tx.execute("SELECT origin, MIN(visible_at_ms) FROM deliveries GROUP BY origin")
     return [(origin, due_ms) for origin, due_ms in rows]
 
 
-def all_unreached(tx: Transaction) -> list[str]:
-    """Return the destinations whose last attempts got no answer."""
-    # A scan of the partial index.
-    return [row[0] for row in tx.execute("SELECT DISTINCT origin FROM deliveries WHERE unreached = 1")]
+def all_unreached(tx: Transaction) -> list[tuple[str, str]]:
+    """Return the destinations whose last attempts got no answer, each with a line in which messages for it wait."""
+    # A scan of the partial index, once at the start.
+    rows = tx.execute("SELECT DISTINCT COALESCE(reaches, origin), origin FROM deliveries WHERE unreached = 1")
+    return [(origin, line) for origin, line in rows]
 
 
 def free_all(tx: Transaction, now_ms: int) -> None:
@@ -137,15 +212,18 @@ def end_failed(tx: Transaction, lease: Lease) -> str | None:
     return "cancelled" if rows[0][0] else "failed"
 
 
-def hasten(tx: Transaction, origin: str, now_ms: int) -> int | None:
+def hasten(tx: Transaction, origin: str, now_ms: int) -> set[str]:
     """Make a destination's waiting retries due, spread over a second, because it accepts connections again.
 
-    Return when the first of them is due, or None when there are none.
+    Return the lines in which they wait; the first is due now.
     """
     # Only those that failed for want of a connection, and only forward: nothing is put off by this.
     rows = tx.execute(
-        """SELECT message_id FROM deliveries WHERE origin = :origin AND unreached = 1 AND leased = 0
-        AND visible_at_ms > :now_ms ORDER BY visible_at_ms""",
+        """SELECT message_id, visible_at_ms, origin FROM deliveries WHERE origin = :origin AND unreached = 1
+            AND leased = 0 AND visible_at_ms > :now_ms
+        UNION ALL SELECT message_id, visible_at_ms, origin FROM deliveries WHERE reaches = :origin AND unreached = 1
+            AND leased = 0 AND visible_at_ms > :now_ms
+        ORDER BY 2""",
         {"origin": origin, "now_ms": now_ms},
     )
     step_ms = RESPREAD_MS / max(len(rows), 1)
@@ -154,7 +232,7 @@ def hasten(tx: Transaction, origin: str, now_ms: int) -> int | None:
         "UPDATE deliveries SET visible_at_ms = :due_ms WHERE message_id = :id AND visible_at_ms > :due_ms",
         [{"id": row[0], "due_ms": now_ms + int(step_ms * place)} for place, row in enumerate(rows)],
     )
-    return now_ms if rows else None
+    return {row[2] for row in rows}
 
 
 def pending_ids(tx: Transaction, chosen: Filter, count_max: int) -> list[str]:
@@ -172,14 +250,28 @@ def pending_ids(tx: Transaction, chosen: Filter, count_max: int) -> list[str]:
     return [row[0] for row in rows]
 
 
-def cancel(tx: Transaction, message_id: str) -> str | None:
-    """Cancel a pending message: `ended` at once, `asked` while an attempt is under way, None when none is pending."""
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """A message that was cancelled: `ended` at once, or asked to while an attempt is under way.
+
+    `queue` is the one whose slot it held or waited for, if it ended.
+    """
+
+    ended: bool
+    queue: str | None = None
+
+
+def cancel(tx: Transaction, message_id: str) -> Cancelled | None:
+    """Cancel a pending message; None when none is pending."""
     # Nobody is sending it: it ends here.
-    if tx.execute("DELETE FROM deliveries WHERE message_id = :id AND leased = 0 RETURNING 1", {"id": message_id}):
-        return "ended"
+    rows = tx.execute(
+        "DELETE FROM deliveries WHERE message_id = :id AND leased = 0 RETURNING queue_name", {"id": message_id}
+    )
+    if rows:
+        return Cancelled(ended=True, queue=rows[0][0])
     # Somebody is: the attempt may still succeed; if it fails, it is the last.
     if tx.execute(
         "UPDATE deliveries SET cancelled = 1 WHERE message_id = :id AND cancelled = 0 RETURNING 1", {"id": message_id}
     ):
-        return "asked"
+        return Cancelled(ended=False)
     return None

@@ -8,6 +8,7 @@ from idioteque.server.model import Filter
 COLUMNS = {
     "url": "m.url", "host": "m.host", "path": "m.path", "caller_ip": "m.caller_ip",
     "schedule_id": "m.schedule_id", "topic_name": "m.topic_name",
+    "queue_name": "m.queue_name", "flow_key": "m.flow_key",
 }  # fmt: skip
 """The message columns that `Filter.fields` may name."""
 

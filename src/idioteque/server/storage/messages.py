@@ -7,21 +7,21 @@ from collections.abc import Sequence
 from typing import TypedDict, cast
 
 from idioteque.database import Row, SqlValue, Transaction
-from idioteque.server.model import DIRECT, Accepted, Callback, Draft, Message, Options, Source
+from idioteque.server.model import DIRECT, Accepted, Callback, Draft, FlowControl, Message, Options, Source
 from idioteque.server.network import split_url
 from idioteque.transport import Headers
 
 MESSAGE_COLUMNS = (
     "m.id, m.url, m.body, m.created_at_ms, m.not_before_ms, m.caller_ip, m.method, m.headers, m.retries_max, m.labels,"
-    " m.options, m.schedule_id, m.topic_name, m.endpoint_name"
+    " m.options, m.schedule_id, m.topic_name, m.endpoint_name, m.queue_name"
 )
 MESSAGE_COLUMN_COUNT = MESSAGE_COLUMNS.count(",") + 1
 
 INSERT = """INSERT INTO messages
     (id, created_at_ms, not_before_ms, url, host, path, method, headers, body, retries_max, caller_ip, labels, options,
-    schedule_id, topic_name, endpoint_name)
+    schedule_id, topic_name, endpoint_name, queue_name, flow_key)
     VALUES (:id, :created_at_ms, :not_before_ms, :url, :host, :path, :method, :headers, :body, :retries_max, :caller_ip,
-    :labels, :options, :schedule_id, :topic_name, :endpoint_name)"""
+    :labels, :options, :schedule_id, :topic_name, :endpoint_name, :queue_name, :flow_key)"""
 
 
 class _Extras(TypedDict, total=False):
@@ -32,6 +32,7 @@ class _Extras(TypedDict, total=False):
     callback: tuple[str, list[tuple[str, str]]]
     failure_callback: tuple[str, list[tuple[str, str]]]
     redact: list[str]
+    flow: tuple[str, int | None, int | None, int]
 
 
 def insert_messages(tx: Transaction, messages: Sequence[Message]) -> None:
@@ -92,7 +93,7 @@ def find_message(tx: Transaction, message_id: str, delivered_since_ms: int, deli
 def message_of(row: Row) -> Message:
     """Return the message in the first columns of a row."""
     id_, url, body, created_at_ms, not_before_ms, caller_ip, method, headers, retries_max, labels, extras = row[:11]
-    schedule_id, topic_name, endpoint_name = row[11:14]
+    schedule_id, topic_name, endpoint_name, queue = row[11:15]
     options = Options(
         method=method,
         headers=headers_of(headers),
@@ -102,7 +103,7 @@ def message_of(row: Row) -> Message:
     if extras:
         options = _with_extras(options, cast(_Extras, json.loads(extras)))
     source = Source(schedule_id, topic_name, endpoint_name) if schedule_id or topic_name else DIRECT
-    return Message(id_, url, body, options, created_at_ms, not_before_ms, caller_ip, source)
+    return Message(id_, url, body, options, created_at_ms, not_before_ms, caller_ip, source, queue)
 
 
 def headers_text(headers: Headers) -> str:
@@ -136,6 +137,8 @@ def _parameters(message: Message) -> dict[str, SqlValue]:
         "schedule_id": message.source.schedule_id,
         "topic_name": message.source.url_group,
         "endpoint_name": message.source.endpoint,
+        "queue_name": message.queue,
+        "flow_key": None if options.flow is None else options.flow.key,
     }
 
 
@@ -146,6 +149,7 @@ def _extras_text(options: Options) -> str | None:
         and options.callback is None
         and options.failure_callback is None
         and not options.redact
+        and options.flow is None
     ):
         return None
     extras = _Extras()
@@ -159,6 +163,8 @@ def _extras_text(options: Options) -> str | None:
         extras["failure_callback"] = (options.failure_callback.url, list(options.failure_callback.headers))
     if options.redact:
         extras["redact"] = list(options.redact)
+    if (flow := options.flow) is not None:
+        extras["flow"] = (flow.key, flow.parallelism, flow.rate, flow.period_s)
     return json.dumps(extras, separators=(",", ":"))
 
 
@@ -173,6 +179,7 @@ def _with_extras(options: Options, extras: _Extras) -> Options:
         callback=_callback(extras.get("callback")),
         failure_callback=_callback(extras.get("failure_callback")),
         redact=tuple(extras.get("redact", ())),
+        flow=FlowControl(*extras["flow"]) if "flow" in extras else None,
     )
 
 
