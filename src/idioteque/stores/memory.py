@@ -168,8 +168,15 @@ class MemoryStore:
                 return
             run = stored.run
             watcher = Watcher(
-                *(run.run_id, path, run.event_id, run.function_id),
-                *(where, run.created_at_ms, run.epoch, run.options, lease.path),
+                run_id=run.run_id,
+                path=path,
+                event_id=run.event_id,
+                function_id=run.function_id,
+                where=where,
+                created_at_ms=run.created_at_ms,
+                epoch=run.epoch,
+                options=run.options,
+                seat=lease.path,
             )
             for type_name in types:
                 self._watchers.setdefault(type_name, {}).setdefault((run.run_id, path), watcher)

@@ -198,7 +198,12 @@ class SqlStore:
         def operation(tx: Transaction) -> None:
             run = load_run(tx, lease.run_id)
             if run is not None and load_holder(tx, run, lease.path).is_held_by(lease.token):
-                row = {"run_id": run.run_id, "path": path_text(path), "seat": path_text(lease.path), "condition": where}
+                row: dict[str, SqlValue] = {
+                    "run_id": run.run_id,
+                    "path": path_text(path),
+                    "seat": path_text(lease.path),
+                    "condition": where,
+                }
                 tx.execute_many(WATCH, [{**row, "type": type_name} for type_name in types])
 
         await self._write(operation)

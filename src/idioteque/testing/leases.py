@@ -177,7 +177,7 @@ class LeaseContract:
         await clock.advance(20)
         second = started(await store.claim(claim("c")))
         assert (second.attempts, second.strikes) == (1, 1)
-        assert await store.release(Lease(RUN, second.token), "failed", due_at_ms=clock.now_ms()) == 2
+        assert await store.release(Lease(RUN, second.token), "failed", due_at_ms=clock.now_ms()) == Released(2)
 
     async def test_a_shutdown_takes_the_strike_of_its_claim_back(self, store: Store, clock: ManualClock) -> None:
         await held(store, "a")
