@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from idioteque.clock import Clock
 from idioteque.durations import Duration, seconds
-from idioteque.errors import InvalidValue
+from idioteque.errors import InvalidValue, NonRetryableError
 from idioteque.events import names_of, type_of
 from idioteque.function import Function, Published
 from idioteque.retry import Retry
@@ -136,6 +136,8 @@ class Context:
         Raise `StepFailed` once no attempt is left, `DuplicateStepKey` for a key used twice. An argument of the
         callable that is named like an option here goes through `functools.partial`.
         """
+        if not callable(call):
+            raise NonRetryableError(f"step {key!r} was given {call!r}; write ctx.execute(key, function, *arguments)")
         return await self._steps.execute(key, call, args, kwargs, StepOptions(retry, timeout, at_most_once, isolate))
 
     async def sleep(self, key: str, duration: Duration) -> None:

@@ -6,19 +6,12 @@ from the body down. Each of them gets one outcome, which never changes. A delive
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from idioteque.errors import InvalidValue
+from idioteque.paths import BODY, Path
 
-Path = tuple[str, ...]
-"""A step's keys from the outermost in; `()` is the body. Paths compare key by key, never as text."""
-
-BODY: Path = ()
-PATH_DEPTH_MAX = 32
-KEY_LENGTH_MAX = 512
 MAX_STRIKES = 3
 TAKEOVER_AFTER_MS = 1500
 MAILBOX_MS = 24 * 3600 * 1000
@@ -77,7 +70,6 @@ class Claim:
     at_most_once: bool = False
 
 
-@dataclass(frozen=True, slots=True)
 class Unknown:
     """No such run is stored."""
 
@@ -254,9 +246,6 @@ class Released:
     is_dirty: bool = False
 
 
-# ---- records for people
-
-
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """Why a run cannot go on by itself: `dead_letter` (its message was given up) or `missing_step`."""
@@ -407,32 +396,3 @@ class Store(Protocol):
     async def close(self) -> None:
         """Finish what was begun and let go of the storage."""
         ...
-
-
-# ---- paths as text
-
-_ESCAPED = re.compile(r"[%/\x00-\x1f\x7f]")
-_ESCAPE = re.compile(r"%([0-9A-F]{2})")
-
-
-def checked_key(key: object) -> str:
-    """Return a step key, or raise `InvalidValue`: any text of 1 to 512 characters will do."""
-    if not isinstance(key, str) or not 0 < len(key) <= KEY_LENGTH_MAX:
-        raise InvalidValue(f"a step key must be text of 1 to {KEY_LENGTH_MAX} characters, not {str(key)[:80]!r}")
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        raise InvalidValue(f"the step key {key[:80]!r} holds a lone surrogate, which is not text") from None
-    return key
-
-
-def path_text(path: Path) -> str:
-    """Write a path as one text: keys joined by `/`, with `/`, `%` and control characters escaped; the body is empty."""
-    return "/".join([_ESCAPED.sub(lambda match: f"%{ord(match[0]):02X}", key) for key in path])
-
-
-def path_of(text: str) -> Path:
-    """Read what `path_text` wrote."""
-    if not text:
-        return BODY
-    return tuple(_ESCAPE.sub(lambda match: chr(int(match[1], 16)), key) for key in text.split("/"))

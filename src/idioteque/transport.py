@@ -12,7 +12,7 @@ import ipaddress
 import re
 import socket
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -112,6 +112,9 @@ class PooledTransport:
         self._sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = (
             weakref.WeakKeyDictionary()
         )
+        self._keepers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncGenerator[None]] = (
+            weakref.WeakKeyDictionary()
+        )
 
     async def send(
         self,
@@ -143,7 +146,8 @@ class PooledTransport:
         url = _target(request.url)
         if self._check is not None:
             self._check_literal(url.host or "", url.port or 0, self._check)
-        async with self._session().request(
+        session = await self._session()
+        async with session.request(
             request.method, url, headers=_outgoing(request.headers), data=request.body or None, allow_redirects=False
         ) as response:
             body, complete = await _read(response, response_bytes_max)
@@ -158,7 +162,7 @@ class PooledTransport:
         elif ":" in host or host.replace(".", "").isdigit():
             raise AddressDenied(f"{host!r} is not an address in its usual form")
 
-    def _session(self) -> aiohttp.ClientSession:
+    async def _session(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
         session = self._sessions.get(loop)
         if session is None or session.closed:
@@ -177,7 +181,19 @@ class PooledTransport:
                 timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=CONNECT_TIMEOUT_S),
                 trust_env=False,
             )
+            keeper = self._keepers[loop] = self._keep(loop, session)
+            await anext(keeper)
         return session
+
+    async def _keep(self, loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> AsyncGenerator[None]:
+        """Close a session when its loop ends, which ends every generator: `asyncio.run` for each message is common."""
+        try:
+            yield
+        finally:
+            if self._sessions.get(loop) is session:  # else there is a younger one
+                del self._sessions[loop]
+                self._keepers.pop(loop, None)
+            await session.close()
 
     async def probe(self, url: str, *, timeout_s: float = 2.0) -> bool:
         try:
@@ -194,9 +210,9 @@ class PooledTransport:
             return False
 
     async def close(self) -> None:
-        session = self._sessions.pop(asyncio.get_running_loop(), None)
-        if session is not None:
-            await session.close()
+        keeper = self._keepers.pop(asyncio.get_running_loop(), None)
+        if keeper is not None:
+            await keeper.aclose()
 
 
 class _CheckedResolver(aiohttp.abc.AbstractResolver):

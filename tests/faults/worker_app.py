@@ -14,8 +14,9 @@ from starlette.routing import Route
 
 from idioteque import Context, QStashDispatcher, Worker
 from idioteque.ids import nonce
-from idioteque.store import BODY, Committed, Lease, Outcome
-from idioteque.store import Path as StepPath
+from idioteque.paths import BODY
+from idioteque.paths import Path as StepPath
+from idioteque.store import Committed, Lease, Outcome
 from idioteque.stores import SqlStore
 
 STEPS = ("a", "b", "c")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import gc
+import weakref
+from typing import Any, Literal
 
 import pytest
+from pydantic import BaseModel
 
-from idioteque import Context, Retry, RetryAfter
-from idioteque.dispatcher import EventEnvelope
+from idioteque import Context, InlineDispatcher, Retry, RetryAfter, RunFailed, Worker
+from idioteque.dispatcher import EventEnvelope, RunEnvelope
 from idioteque.engine import Delivery
+from idioteque.events import EventsSchema
 from idioteque.function import run_id
 from idioteque.store import Claim, Lease, NewRun, Outcome
 from tests.library.engine.rig import STORES, Order, Rig
@@ -143,3 +147,149 @@ async def test_a_plain_step_that_raises_stop_iteration_fails_like_any_other(rig:
     run = await rig.worker.runs.get(f.run_id("evt-1"))
     assert run is not None
     assert run.error == "StepFailed: step 'first' failed: RuntimeError: a plain callable raised StopIteration"
+
+
+# ---- what steps raise
+
+
+class Abort(BaseException):
+    """What a library raises to get past `except Exception`."""
+
+
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+async def aborts() -> None:
+    raise Abort("stop")
+
+
+async def aborts_in_a_group() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(aborts())
+
+
+def exits_in_a_thread() -> None:
+    raise SystemExit(3)
+
+
+async def awaits_what_was_cancelled() -> None:
+    task = asyncio.create_task(asyncio.sleep(0))
+    task.cancel()
+    await task
+
+
+async def names_a_file_of_undecodable_name() -> None:
+    raise ValueError("no file caf\udce9\x00")
+
+
+async def cannot_say() -> None:
+    raise Speechless
+
+
+async def later_than_ever() -> None:
+    raise RetryAfter(float("inf"))
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (aborts, "Abort: stop"),
+        (aborts_in_a_group, "BaseExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)"),
+        (exits_in_a_thread, "SystemExit: 3"),
+        (awaits_what_was_cancelled, "CancelledError"),
+        (names_a_file_of_undecodable_name, "ValueError: no file caf\\udce9\\x00"),
+        (cannot_say, "Speechless: (an error that cannot say what it is)"),
+    ],
+)
+async def test_whatever_a_step_raises_is_its_failure(rig: Rig, call: Any, error: str) -> None:
+    @rig.worker.function("f", on="order")
+    async def f(event: Order, ctx: Context) -> None:
+        await ctx.execute("step", call, retry=Retry(max_attempts=2, initial_delay_s=0, jitter=0))
+
+    assert await deliver(rig) == "failed"
+    run = await rig.worker.runs.get(f.run_id("evt-1"))
+    assert run is not None
+    assert run.error == f"StepFailed: step 'step' failed: {error}"
+
+
+async def test_a_step_that_asks_for_a_time_that_never_comes_is_due_within_bounds(rig: Rig) -> None:
+    @rig.worker.function("f", on="order")
+    async def f(event: Order, ctx: Context) -> None:
+        await ctx.execute("step", later_than_ever)
+
+    assert await deliver(rig) == "waiting"
+    [message] = rig.dispatcher.sent
+    assert 0 < message.delay_s < 400 * 86_400
+
+
+@pytest.mark.parametrize("given", [5, None, "name", {}])
+async def test_a_step_that_cannot_be_called_fails_at_once_saying_how_to_write_it(rig: Rig, given: Any) -> None:
+    @rig.worker.function("f", on="order")
+    async def f(event: Order, ctx: Context) -> None:
+        await ctx.execute("step", given)
+
+    assert await deliver(rig) == "failed"
+    run = await rig.worker.runs.get(f.run_id("evt-1"))
+    assert run is not None
+    assert "write ctx.execute(key, function, *arguments)" in str(run.error)
+
+
+# ---- what deploys change
+
+
+class Elsewhere(BaseModel):
+    type: Literal["elsewhere"] = "elsewhere"
+
+
+async def test_a_stored_event_that_does_not_fit_any_more_waits_for_the_next_deployment(rig: Rig) -> None:
+    @rig.worker.function("f", on="order")
+    async def f(event: Order, ctx: Context) -> str:
+        return event.id
+
+    await remember(rig, f.run_id("evt-1"))
+    engine = rig.mount().engine
+    fitting, rig.worker.schema = rig.worker.schema, EventsSchema(Elsewhere)
+    engine._schema = rig.worker.schema
+    run = RunEnvelope("evt-1", "f", 2**50)
+    answer = await engine.deliver(run, Delivery("msg-1"))
+    assert (answer.status, answer.is_final) == (503, False)
+    engine._schema = fitting
+    answer = await engine.deliver(run, Delivery("msg-2"))
+    assert answer.text == "completed", "the lease was handed back"
+
+
+async def test_a_result_that_nobody_could_read_fails_the_run(rig: Rig) -> None:
+    @rig.worker.function("f", on="order")
+    async def f(event: Order, ctx: Context) -> Order:
+        return Order.model_construct(count="many")  # type: ignore[arg-type]
+
+    assert await deliver(rig) == "failed"
+    with pytest.raises(RunFailed, match="ResultNotSerializable"):
+        await rig.worker.runs.result(f.run_id("evt-1"))
+
+
+# ---- what is left behind
+
+
+def test_an_event_loop_that_has_ended_is_let_go() -> None:
+    dispatcher = InlineDispatcher()
+    worker = Worker(events_schema=Order, store="memory:", dispatcher=dispatcher)
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    @worker.function("f", on="order")
+    async def f(event: Order, ctx: Context) -> str:
+        return await ctx.execute("step", str, event.id)
+
+    mount = dispatcher.mount(worker)
+
+    async def once(n: int) -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        envelope = EventEnvelope(f"evt-{n}", EVENT.event)
+        assert (await mount.engine.deliver(envelope, Delivery(f"msg-{n}"))).ok
+
+    for n in range(5):
+        asyncio.run(once(n))
+    gc.collect()
+    assert [loop() for loop in loops] == [None] * 5

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import logging
+import weakref
 from typing import Any
 
 import pytest
@@ -247,6 +250,27 @@ async def test_the_request_on_the_wire() -> None:
     assert head.startswith(f"POST /v2/publish/{MOUNT} HTTP/1.1\r\n".encode())
     assert f"authorization: bearer {TOKEN}".encode() in head.lower()
     assert body == b'{"a":"\\u00e9"}'
+
+
+def test_a_loop_for_each_message_leaves_nothing_open() -> None:
+    dispatcher_of_all = dispatcher(PooledTransport(), clock=None, url="http://unused.test")
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    async def publish() -> None:
+        async def answer(wire: Wire) -> None:
+            await wire.request()
+            await wire.send(b'HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n{"messageId":"msg_9"}')
+            await wire.closed_by_the_client()
+
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        async with serving(answer) as peer:
+            dispatcher_of_all.url = peer.url
+            await dispatcher_of_all.dispatch({})
+
+    for _ in range(10):
+        asyncio.run(publish())
+    gc.collect()
+    assert [loop() for loop in loops] == [None] * 10
 
 
 # ---- settings and secrets

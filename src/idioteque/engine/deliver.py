@@ -11,12 +11,13 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from idioteque.clock import Clock
 from idioteque.context import Context
 from idioteque.dispatcher import Dispatcher, Envelope, EventEnvelope, RunEnvelope
+from idioteque.engine.answers import Answer, Delivery
 from idioteque.engine.endings import Concluded, Ending, Faulted, LeaseLost, Missing, Raised, Returned, Suspended
 from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, UNSERIALIZABLE, describe, failure
 from idioteque.engine.inline import InlinePass
@@ -28,8 +29,8 @@ from idioteque.errors import DuplicateStepKey, EventRejected, IdiotequeError, Ru
 from idioteque.events import EventsSchema
 from idioteque.function import Function, RunFailure, failure_handler, run_id
 from idioteque.ids import nonce
+from idioteque.paths import BODY, Path, path_text
 from idioteque.store import (
-    BODY,
     Busy,
     Claim,
     Exhausted,
@@ -38,7 +39,6 @@ from idioteque.store import (
     Lost,
     NewRun,
     Outcome,
-    Path,
     RunRecord,
     Settled,
     Stale,
@@ -47,34 +47,12 @@ from idioteque.store import (
     Trouble,
     Unknown,
     Waiting,
-    path_text,
 )
 from idioteque.values import NotSerializable
 
 CLAIMS_MAX = 10
 
 _log = logging.getLogger("idioteque")
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """What the transport says of a message: its id, the same over redeliveries, and how often it was tried before."""
-
-    message_id: str
-    retried: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The HTTP answer to a delivery; `is_final` asks the transport not to try again."""
-
-    status: int
-    text: str
-    is_final: bool = False
-
-    @property
-    def ok(self) -> bool:
-        return 200 <= self.status < 300
 
 
 class Engine:
@@ -190,13 +168,17 @@ class Engine:
         one = InlinePass(
             *(run, started, self._store, self._clock, self._outbox), target=envelope.path, isolated=self._isolated
         )
-        event = self._event(function, started.event)
         overdue = self._overdue(function, started)
         if overdue is not None and envelope.path == BODY:
             return await self._finish(function, lease, failure(overdue), is_reported=b'"parent"' in started.options)
-        await self._remind_on_the_way(function, envelope, started)
-        if function.controls.cancel_on:
-            await self._starts.watch_cancels(lease, function, event)
+        try:
+            event = self._event(function, started.event)
+            await self._remind_on_the_way(function, envelope, started)
+            if function.controls.cancel_on:
+                await self._starts.watch_cancels(lease, function, event)
+        except Exception:
+            await self._hand_back(lease)
+            raise
         self._leases.hold(lease, one.lose)
         try:
             ending = await self._run(one, function, event, started)
@@ -237,11 +219,15 @@ class Engine:
         return await one.run(lambda: function.handler(event, context))
 
     def _event(self, function: Function, event: bytes) -> Any:
-        if function.id not in self._failure_handlers:
-            return self._schema.decode(event)
-        document: dict[str, Any] = json.loads(event)
-        failed = self._schema.decode(json.dumps(document["event"]).encode())
-        return RunFailure(**{**document, "event": failed})
+        """Return what the handler is given; a stored event that does not fit any more may fit the next deployment."""
+        try:
+            if function.id not in self._failure_handlers:
+                return self._schema.decode(event)
+            document: dict[str, Any] = json.loads(event)
+            failed = self._schema.decode(json.dumps(document["event"]).encode())
+            return RunFailure(**{**document, "event": failed})
+        except EventRejected as error:
+            raise IdiotequeError(f"the stored event of this run does not fit any more: {error}") from error
 
     async def _conclude(
         self, function: Function, envelope: RunEnvelope, started: Started, lease: Lease, ending: Ending
@@ -382,7 +368,9 @@ def _inherited(envelope: RunEnvelope, started: Started) -> RunEnvelope:
 
 def _result(function: Function, value: object) -> Outcome:
     try:
-        return Outcome(True, function.codec.encode(value))
+        encoded = function.codec.encode(value)
+        function.codec.decode(encoded)  # whoever asks for the result must be able to read it
+        return Outcome(True, encoded)
     except NotSerializable as error:
         return failure(NoJsonForm(f"function {function.id!r} returned {error}"), kind=UNSERIALIZABLE)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from idioteque.store import Path
+from idioteque.paths import Path
 
 
 class PassOver(BaseException):

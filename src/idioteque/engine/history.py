@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from idioteque.store import Outcome, Path, Recorded
+from idioteque.paths import Path
+from idioteque.store import Outcome, Recorded
 
 
 class History:

@@ -35,18 +35,8 @@ from idioteque.engine.waits import Watch
 from idioteque.errors import DuplicateStepKey, InvalidValue
 from idioteque.function import Published
 from idioteque.ids import derived_id
-from idioteque.store import (
-    BODY,
-    NEVER_MS,
-    PATH_DEPTH_MAX,
-    Lease,
-    Outcome,
-    Path,
-    Started,
-    Store,
-    checked_key,
-    path_text,
-)
+from idioteque.paths import BODY, PATH_DEPTH_MAX, Path, checked_key, path_text
+from idioteque.store import NEVER_MS, Lease, Outcome, Started, Store
 from idioteque.values import NotSerializable, codec_of
 
 IDLE_TURNS = 20  # how many layers of `gather` and task groups a result may have to rise through

@@ -36,10 +36,16 @@ class Leases:
         task = self._tasks.get(loop)
         if task is None or task.done():
             self._tasks[loop] = loop.create_task(self._renew(held))
+            self._tasks[loop].add_done_callback(self._ended)
 
     def drop(self, lease: Lease) -> None:
         """Stop renewing a lease."""
         self._held.get(asyncio.get_running_loop(), {}).pop(lease, None)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Let go of a task that has ended: it would keep its loop for ever."""
+        if self._tasks.get(task.get_loop()) is task:
+            del self._tasks[task.get_loop()]
 
     async def close(self) -> None:
         """End this loop's task."""

@@ -14,7 +14,8 @@ from idioteque.engine.endings import Postponed
 from idioteque.events import EventsSchema
 from idioteque.function import Published, run_id
 from idioteque.ids import derived_id, jittered
-from idioteque.store import Busy, Path, RunRecord, Watcher, path_text
+from idioteque.paths import Path, path_text
+from idioteque.store import Busy, RunRecord, Watcher
 
 CHECK_BACK_SPREAD = 0.1
 MESSAGE_DELAY_MAX_S = 6 * 86_400.0

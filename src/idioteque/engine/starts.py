@@ -13,7 +13,8 @@ from idioteque.engine.outbox import Outbox
 from idioteque.engine.waits import wake_watchers
 from idioteque.events import EventsSchema, type_of
 from idioteque.function import Function, run_id
-from idioteque.store import Lease, Path, Store
+from idioteque.paths import Path
+from idioteque.store import Lease, Store
 
 CANCEL = "\x00cancel"
 """The key of the watchers that cancel their run; no step can have it, since a step's path is never watched for that."""

@@ -14,21 +14,9 @@ from idioteque.durations import seconds
 from idioteque.engine.endings import PassOver, Postponed
 from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, UNSERIALIZABLE, failure
 from idioteque.errors import first_line
+from idioteque.paths import Path, path_text
 from idioteque.retry import Retry
-from idioteque.store import (
-    NEVER_MS,
-    Done,
-    Exhausted,
-    Gone,
-    Lease,
-    Lost,
-    Outcome,
-    Path,
-    Stale,
-    Store,
-    Unfinished,
-    path_text,
-)
+from idioteque.store import NEVER_MS, Done, Exhausted, Gone, Lease, Lost, Outcome, Stale, Store, Unfinished
 from idioteque.values import Codec, NotSerializable, codec_of
 
 BACKOFF_IN_PLACE_MAX_S = 1.5
@@ -209,6 +197,12 @@ class Step(Scope):
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if self.owner.is_over or (task is not None and task.cancelling()):
+                raise
+            return await self._failed(error)
+        except (KeyboardInterrupt, GeneratorExit, PassOver):
+            raise
+        except BaseException as error:  # of a library, to pass by `except Exception`: the step's failure all the same
+            if self.owner.is_over:
                 raise
             return await self._failed(error)
         self._goes_on()

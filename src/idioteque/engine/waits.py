@@ -12,7 +12,8 @@ from typing import Any, cast
 
 from idioteque.dispatcher import EventEnvelope
 from idioteque.engine.outbox import Outbox
-from idioteque.store import Lease, Letter, Lost, Outcome, Path, Store, Won
+from idioteque.paths import Path
+from idioteque.store import Lease, Letter, Lost, Outcome, Store, Won
 
 
 class Watch:

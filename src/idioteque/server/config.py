@@ -32,7 +32,7 @@ class ServerConfig:
     url_bytes_max: int = 8192
     forwarded_headers_max: int = 64
     forwarded_bytes_max: int = 16 * 1024
-    schedules_max: int = 100_000
+    schedules_max: int = 10_000
     url_groups_max: int = 10_000
     url_group_endpoints_max: int = 100
     fan_out_bytes_max: int = 128 * 1024 * 1024  # that one request may make of URL groups: bodies, and 1 KiB a message

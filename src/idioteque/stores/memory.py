@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from idioteque import ledger
+from idioteque import ledger, snapshots
 from idioteque.clock import Clock, SystemClock
 from idioteque.ledger import Holder, RunRow, SeatRow, StepRow
+from idioteque.paths import BODY, Path
 from idioteque.store import (
-    BODY,
     MAILBOX_MS,
     Begun,
     Claim,
@@ -24,7 +24,6 @@ from idioteque.store import (
     Lost,
     NewRun,
     Outcome,
-    Path,
     Released,
     ReleaseKind,
     RunRecord,
@@ -83,7 +82,7 @@ class MemoryStore:
             refused = ledger.claim(stored.run, claim, now_ms)
             if refused is not None:
                 return refused
-            return ledger.started(stored.run, stored.event, stored.steps.values(), stored.run, stored.sent())
+            return snapshots.started(stored.run, stored.event, stored.steps.values(), stored.run, stored.sent())
 
     def _claim_step(self, stored: _Stored, claim: Claim, now_ms: int) -> Claimed:
         step = stored.steps.setdefault(claim.path, StepRow(claim.path))
@@ -91,7 +90,7 @@ class MemoryStore:
         refused = ledger.claim_step(stored.run, step, seat, claim, now_ms)
         if refused is not None:
             return refused
-        return ledger.started(stored.run, stored.event, stored.steps.values(), seat, stored.sent())
+        return snapshots.started(stored.run, stored.event, stored.steps.values(), seat, stored.sent())
 
     async def commit(self, lease: Lease, path: Path, outcome: Outcome) -> Committed:
         now_ms = self._clock.now_ms()
@@ -294,7 +293,7 @@ class MemoryStore:
     async def get(self, run_id: str) -> RunRecord | None:
         with self._lock:
             stored = self._runs.get(run_id)
-            return None if stored is None else ledger.record(stored.run, stored.event, stored.steps.values())
+            return None if stored is None else snapshots.record(stored.run, stored.event, stored.steps.values())
 
     async def list(
         self,
@@ -314,7 +313,7 @@ class MemoryStore:
                 for stored in newest_first
                 if status in (None, stored.run.status) and function_id in (None, stored.run.function_id)
             ]
-            return [ledger.record(stored.run, stored.event) for stored in wanted[:limit]]
+            return [snapshots.record(stored.run, stored.event) for stored in wanted[:limit]]
 
     async def close(self) -> None:
         return

@@ -7,13 +7,13 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from idioteque import ledger
+from idioteque import ledger, snapshots
 from idioteque.clock import Clock, SystemClock
 from idioteque.database import Database, SqlValue, Transaction, migrate, open_database, sqlite_path
 from idioteque.errors import ConfigurationError
 from idioteque.ledger import SeatRow
+from idioteque.paths import BODY, Path, path_text
 from idioteque.store import (
-    BODY,
     MAILBOX_MS,
     Begun,
     Claim,
@@ -27,7 +27,6 @@ from idioteque.store import (
     Lost,
     NewRun,
     Outcome,
-    Path,
     Released,
     ReleaseKind,
     RunRecord,
@@ -37,7 +36,6 @@ from idioteque.store import (
     Unknown,
     Watcher,
     Won,
-    path_text,
 )
 from idioteque.stores.tables import (
     ADVANCE_MARK,
@@ -110,9 +108,9 @@ class SqlStore:
                 return refused
             event = tx.execute(READ_EVENT, {"event_id": run.event_id})[0][0]
             if is_new:
-                return ledger.started(run, event, (), holder)
+                return snapshots.started(run, event, (), holder)
             steps = [step_of(row) for row in tx.execute(READ_STEPS, {"run_id": run.run_id})]
-            return ledger.started(run, event, steps, holder, seats_of(tx, run.run_id))
+            return snapshots.started(run, event, steps, holder, seats_of(tx, run.run_id))
 
         return await self._write(operation)
 
@@ -341,7 +339,7 @@ class SqlStore:
                 return None
             event = tx.execute(READ_EVENT, {"event_id": run.event_id})[0][0]
             steps = [step_of(row) for row in tx.execute(READ_STEPS, {"run_id": run_id})]
-            return ledger.record(run, event, steps)
+            return snapshots.record(run, event, steps)
 
         return await self._read(operation)
 
@@ -362,7 +360,7 @@ class SqlStore:
 
         def operation(tx: Transaction) -> list[RunRecord]:
             runs = [run_of(row) for row in tx.execute(LIST, wanted)]
-            return [ledger.record(run, tx.execute(READ_EVENT, {"event_id": run.event_id})[0][0]) for run in runs]
+            return [snapshots.record(run, tx.execute(READ_EVENT, {"event_id": run.event_id})[0][0]) for run in runs]
 
         return await self._read(operation)
 

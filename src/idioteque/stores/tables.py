@@ -6,7 +6,8 @@ from typing import Any
 
 from idioteque.database import Row, Transaction
 from idioteque.ledger import Holder, RunRow, SeatRow, StepRow
-from idioteque.store import BODY, NewRun, Outcome, Path, Watcher, path_of, path_text
+from idioteque.paths import BODY, Path, path_of, path_text
+from idioteque.store import NewRun, Outcome, Watcher
 
 RUN_COLUMNS = (
     "run_id, event_id, function_id, options, created_at_ms, status, finished_at_ms, outcome_ok, outcome, attempts,"

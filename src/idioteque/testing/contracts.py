@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import asyncio
 
+from idioteque.paths import BODY, Path
 from idioteque.store import (
-    BODY,
     MAX_STRIKES,
     Done,
     Exhausted,
@@ -26,7 +26,6 @@ from idioteque.store import (
     Lease,
     Lost,
     Outcome,
-    Path,
     Stale,
     Store,
     Unfinished,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from idioteque.paths import BODY, Path
 from idioteque.store import (
-    BODY,
     TAKEOVER_AFTER_MS,
     Busy,
     Claim,
@@ -14,7 +14,6 @@ from idioteque.store import (
     Lease,
     NewRun,
     Outcome,
-    Path,
     Released,
     RunRecord,
     Started,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from idioteque.paths import BODY
 from idioteque.store import (
-    BODY,
     MAILBOX_MS,
     Done,
     Due,

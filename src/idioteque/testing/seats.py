@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from idioteque.paths import BODY, Path
 from idioteque.store import (
-    BODY,
     MAX_STRIKES,
     Busy,
     Claimed,
@@ -11,7 +11,6 @@ from idioteque.store import (
     Finished,
     Lease,
     Lost,
-    Path,
     Released,
     Settled,
     Stale,
