@@ -128,7 +128,7 @@ async def test_a_bad_destination_is_refused_and_nothing_is_stored(house: House, 
         ("Upstash-Forward-", "x", 400, "invalid forwarded header name"),
         ("Upstash-Forward-A B", "x", 400, "invalid forwarded header name"),
         ("Upstash-Forward-X", "a" * 20_000, 400, "longer than 16384 bytes"),
-        ("Upstash-Flow-Control-Key", "k", 400, "not supported by this server"),
+        ("Upstash-Flow-Control-Key", "k", 400, "needs Upstash-Flow-Control-Value"),
     ],
 )
 async def test_a_bad_header_is_refused_and_nothing_is_stored(

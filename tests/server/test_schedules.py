@@ -329,6 +329,48 @@ async def test_a_deduplication_id_holds_among_ticks(noon: House) -> None:
     assert sent_minutes(noon) == [5, 15]
 
 
+async def test_a_schedules_messages_go_through_its_queue_and_leave_its_settings_alone() -> None:
+    async with open_house([500, 200], clock=ManualClock(NOON_MS)) as house:
+        await house.call("POST", "/v2/queues", document={"queueName": "q", "parallelism": 3, "paused": False})
+        schedule_id = await create(house, queue_name="q", retry_delay="400000")
+        shown = await show(house, schedule_id)
+        assert shown["queueName"] == "q"
+        await house.clock.advance(5 * 60)
+        (entry, *_) = await house.events(f"?scheduleId={schedule_id}")
+        assert entry["queueName"] == "q"
+        queue = (await house.call("GET", "/v2/queues/q")).json
+        assert (queue["parallelism"], queue["lag"]) == (3, 1)
+
+
+async def test_a_schedule_makes_its_queue_and_keeps_its_order() -> None:
+    async with open_house([500, 200], clock=ManualClock(NOON_MS)) as house:
+        await create(house, cron="* * * * *", queue_name="q", retry_delay="150000")
+        await house.clock.advance(4 * 60)
+        # The first tick's message is tried again after two and a half minutes; those behind it wait.
+        assert sent_minutes(house) == [1, 3.5, 3.5, 3.5, 4]
+        ids = [request.header("Upstash-Message-Id") for request in house.wire.requests]
+        assert ids[0] == ids[1]
+        assert len(set(ids)) == 4
+
+
+async def test_a_schedules_messages_obey_its_flow_control_key(noon: House) -> None:
+    schedule_id = await create(noon, flow_control_key="k", flow_control_value="rate=1, period=10m")
+    shown = await show(noon, schedule_id)
+    assert (shown["flowControlKey"], shown["rate"], shown["period"]) == ("k", 1, 600)
+    await noon.clock.advance(16 * 60)
+    assert sent_minutes(noon) == [5, 15]
+
+
+async def test_a_group_is_enqueued_in_one_transaction(noon: House) -> None:
+    endpoints = [{"url": "https://one.test/"}, {"url": "https://two.test/"}]
+    await noon.call("POST", "/v2/topics/g/endpoints", document={"endpoints": endpoints})
+    reply = await noon.call("POST", "/v2/enqueue/q/g")
+    await noon.clock.settle()
+    assert [each["url"] for each in reply.json] == [endpoint["url"] for endpoint in endpoints]
+    assert [request.url for request in noon.wire.requests] == ["https://one.test/", "https://two.test/"]
+    assert {entry["queueName"] for entry in await noon.events("?topicName=g")} == {"q"}
+
+
 async def test_a_webhook_like_schedule_remembers_the_headers_of_its_making(noon: House) -> None:
     headers = {"Upstash-Cron": "*/5 * * * *", "Upstash-Header-Forward": "true", "X-Event": "push", "X-A": "1"}
     headers["Upstash-Forward-X-A"] = "2"

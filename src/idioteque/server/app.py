@@ -20,11 +20,13 @@ from idioteque.server.core.courier import Courier
 from idioteque.server.core.credentials import Credentials, Environment, store_new_token
 from idioteque.server.core.deliverer import Deliverer
 from idioteque.server.core.destinations import Destinations
+from idioteque.server.core.flow_control import FlowKeys
 from idioteque.server.core.housekeeper import Housekeeper
 from idioteque.server.core.loop import Duties
 from idioteque.server.core.operations import Operations
 from idioteque.server.core.prober import Prober
 from idioteque.server.core.publisher import Publisher
+from idioteque.server.core.queues import Queues
 from idioteque.server.core.scheduler import Scheduler
 from idioteque.server.core.schedules import Schedules
 from idioteque.server.core.settlement import Settlement
@@ -86,10 +88,21 @@ class Server:
         schedules = Schedules(config, self.database, self.clock, self.reader, url_groups, self.publisher)
         self.scheduler = Scheduler(config, self.database, self.clock, url_groups, self.publisher)
         schedules.changed = self.scheduler.note
-        services = Services(self.operations, self.credentials, lambda: self._accepting, url_groups, schedules)
+        queues = Queues(config, self.database, self.clock, self.deliverer, self.operations)
+        services = Services(
+            operations=self.operations,
+            credentials=self.credentials,
+            is_ready=lambda: self._accepting,
+            url_groups=url_groups,
+            schedules=schedules,
+            queues=queues,
+            flow_keys=FlowKeys(self.database, self.clock, self.deliverer),
+            global_parallelism=lambda: self.deliverer.parallelism,
+            now_ms=self.clock.now_ms,
+        )
         rest = build_rest(services)
         management = Allowance(self.clock, "requests per second", config.management_per_s_max, 1, BURST)
-        self.app = Door(config, self.credentials, url_groups, schedules, self.publisher, rest, management)
+        self.app = Door(config, self.credentials, url_groups, queues, schedules, self.publisher, rest, management)
 
     async def start(self) -> None:
         """Take possession of the database, recover what an earlier process left, and begin to deliver.

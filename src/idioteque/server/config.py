@@ -33,6 +33,8 @@ class ServerConfig:
     forwarded_headers_max: int = 64
     forwarded_bytes_max: int = 16 * 1024
     schedules_max: int = 10_000
+    queues_max: int = 10_000
+    queue_parallelism_max: int = 1000
     url_groups_max: int = 10_000
     url_group_endpoints_max: int = 100
     fan_out_bytes_max: int = 128 * 1024 * 1024  # that one request may make of URL groups: bodies, and 1 KiB a message
@@ -64,6 +66,7 @@ class ServerConfig:
 
     # How long things are kept
     delivered_readable_s: int = 600  # a delivered message can still be read for so long
+    flow_key_idle_s: int = 600  # a flow-control key that nobody uses is forgotten after so long
     log_retention_s: int = 3 * DAY_S
     log_messages_max: int = 1_000_000  # of messages that have ended; the oldest go first
     dead_letter_retention_s: int = 30 * DAY_S

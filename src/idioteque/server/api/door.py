@@ -6,7 +6,9 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import cast
+from urllib.parse import unquote
 
 from starlette.types import ASGIApp
 
@@ -16,6 +18,7 @@ from idioteque.server.config import ServerConfig
 from idioteque.server.core.allowance import Allowance
 from idioteque.server.core.credentials import Credentials, Role
 from idioteque.server.core.publisher import Publisher
+from idioteque.server.core.queues import Queues
 from idioteque.server.core.schedules import Schedules, asks_for_schedule
 from idioteque.server.core.url_groups import Addressed, UrlGroups, fan_out_bytes
 from idioteque.server.errors import BadRequest, Forbidden, MethodNotAllowed, Refused, TooLarge
@@ -25,6 +28,7 @@ from idioteque.server.wire.shapes import accepted_json, group_accepted_json
 from idioteque.server.wire.target import parse_target, query_token
 
 PUBLISH = b"/v2/publish/"
+ENQUEUE = b"/v2/enqueue/"
 BATCH = b"/v2/batch"
 SCHEDULES = b"/v2/schedules/"
 CRON = b"upstash-cron"
@@ -46,6 +50,7 @@ class Door:
         config: ServerConfig,
         credentials: Credentials,
         url_groups: UrlGroups,
+        queues: Queues,
         schedules: Schedules,
         publisher: Publisher,
         rest: ASGIApp,
@@ -55,6 +60,7 @@ class Door:
         self._config = config
         self._credentials = credentials
         self._url_groups = url_groups
+        self._queues = queues
         self._schedules = schedules
         self._publisher = publisher
         self._rest = rest
@@ -101,6 +107,8 @@ class Door:
             return self._publish
         if path == BATCH:
             return self._batch
+        if path.startswith(ENQUEUE):
+            return self._enqueue
         if method == "POST" and path.startswith(SCHEDULES) and SCHEDULE_VERB.fullmatch(path) is None:
             return self._schedule
         return None
@@ -109,7 +117,15 @@ class Door:
         order = await self._order(PUBLISH, scope, headers, receive)
         if (CRON in headers or scope["query_string"]) and asks_for_schedule(order.headers):
             return await self._create_schedule(order)
-        drafts, is_group = await self._url_groups.address(order)
+        return await self._accept(order)
+
+    async def _enqueue(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> tuple[int, str]:
+        name = scope["raw_path"][len(ENQUEUE) :].partition(b"/")[0]
+        order = await self._order(ENQUEUE + name + b"/", scope, headers, receive)
+        return await self._accept(replace(order, queue=unquote(_ascii(name))))
+
+    async def _accept(self, order: Order) -> tuple[int, str]:
+        drafts, is_group = await self._address(order)
         accepted = await self._publisher.publish(drafts)
         status = 202 if all(each.deduplicated for each in accepted) else 200
         return status, _reply(accepted, is_group)
@@ -152,7 +168,7 @@ class Door:
                 raise BadRequest(
                     f"the body has {len(order.body)} bytes; at most {self._config.body_bytes_max} are accepted"
                 )
-            addressed = await self._url_groups.address(order)
+            addressed = await self._address(order)
             if fan_out_bytes(addressed) > room_bytes:
                 raise TooLarge("this batch makes too many messages of URL groups; send it in parts")
             for draft in addressed[0]:
@@ -160,6 +176,12 @@ class Door:
         except Refused as refusal:
             return json.dumps({"error": str(refusal)}, separators=(",", ":"))
         return addressed
+
+    async def _address(self, order: Order) -> Addressed:
+        """Return the drafts of an order, whose queue may be a new one."""
+        if order.queue is not None:
+            await self._queues.check(order.queue)
+        return await self._url_groups.address(order)
 
     def _token(self, headers: Mapping[bytes, bytes], scope: Scope) -> str | None:
         given = headers.get(b"authorization")

@@ -17,7 +17,12 @@ from starlette.routing import BaseRoute, Route
 from idioteque.server.api.schemas import HEADERS, PATHS, QUERIES, REFUSALS, SCHEMAS, Json, reference
 from idioteque.server.api.services import reply
 
-HOT = (("POST", "/v2/publish/{destination}"), ("POST", "/v2/batch"), ("POST", "/v2/schedules/{destination}"))
+HOT = (
+    ("POST", "/v2/publish/{destination}"),
+    ("POST", "/v2/enqueue/{queue}/{destination}"),
+    ("POST", "/v2/batch"),
+    ("POST", "/v2/schedules/{destination}"),
+)
 """Served by the door itself, before any routing."""
 
 ANYTHING = "*"
@@ -44,6 +49,10 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("POST", "/v2/publish/{destination}"): Operation(
         "Publish a message to a URL or a URL group", "Published", sends=ANYTHING, headers="publish",
         refusals=(412, 413), may_repeat=True,
+    ),
+    ("POST", "/v2/enqueue/{queue}/{destination}"): Operation(
+        "Put a message for a URL or a URL group at the end of a queue, which is made if need be", "Published",
+        sends=ANYTHING, headers="publish", refusals=(412, 413), may_repeat=True,
     ),
     ("POST", "/v2/batch"): Operation(
         "Publish several messages in one transaction", "Batched", sends="Batch", refusals=(413,)
@@ -82,6 +91,40 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         (method, f"/v2/schedules/{{id}}/{verb}"): Operation(f"{verb.title()} a schedule", "Nothing", refusals=(404,))
         for verb in ("pause", "resume") for method in ("PATCH", "POST", "PUT")
     },
+    ("GET", "/v2/queues"): Operation("List queues", "Queue[]"),
+    **{
+        ("POST", path): Operation(
+            "Make a queue, or change it", "Nothing", sends="QueueSettings", refusals=(412,)
+        )
+        for path in ("/v2/queues", "/v2/queues/")
+    },
+    ("GET", "/v2/queues/{name}"): Operation("Look at a queue", "Queue", refusals=(404,)),
+    ("DELETE", "/v2/queues/{name}"): Operation("Delete a queue, and cancel what is in it", "Nothing"),
+    **{
+        ("POST", f"/v2/queues/{{name}}/{verb}"): Operation(f"{verb.title()} a queue", "Nothing", refusals=(404,))
+        for verb in ("pause", "resume")
+    },
+    ("GET", "/v2/flowControl"): Operation("List flow-control keys", "FlowControlKey[]", query="search"),
+    ("GET", "/v2/flowControl/{key:path}"): Operation("Look at a flow-control key", "FlowControlKey", refusals=(404,)),
+    ("POST", "/v2/flowControl/{key:path}/pause"): Operation("Let a key's messages wait", "Nothing"),
+    ("POST", "/v2/flowControl/{key:path}/resume"): Operation(
+        "Let a key's messages go on", "Nothing", refusals=(404,)
+    ),
+    ("POST", "/v2/flowControl/{key:path}/pin"): Operation(
+        "Set limits that messages do not change", "Nothing", query="pin"
+    ),
+    ("POST", "/v2/flowControl/{key:path}/unpin"): Operation(
+        "Let messages set limits again", "Nothing", query="unpin", refusals=(404,)
+    ),
+    **{
+        ("POST", f"/v2/flowControl/{{key:path}}/{verb}"): Operation(
+            "Begin a new period of a key's rate", "Nothing", refusals=(404,)
+        )
+        for verb in ("resetRate", "reset")
+    },
+    ("GET", "/v2/globalParallelism"): Operation(
+        "How many deliveries may be under way, and how many are", "GlobalParallelism"
+    ),
     ("GET", "/v2/topics"): Operation("List URL groups", "UrlGroup[]"),
     ("GET", "/v2/topics/{name}"): Operation("Look at a URL group", "UrlGroup", refusals=(404,)),
     ("PATCH", "/v2/topics/{name}"): Operation(
@@ -153,7 +196,7 @@ def _described(method: str, path: str, operation: Operation) -> Json:
         for name in re.findall(r"\{(\w+)\}", path)
     ]
     described: Json = {
-        "operationId": "_".join([method.lower(), *re.findall(r"\w+", path)]),
+        "operationId": "_".join([method.lower(), *re.findall(r"\w+", path), *([""] if path.endswith("/") else [])]),
         "summary": operation.summary,
         "tags": [path.split("/")[2] if path.startswith("/v2/") else "server"],
         "parameters": [*parameters, *QUERIES[operation.query], *HEADERS[operation.headers]],

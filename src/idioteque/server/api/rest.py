@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from idioteque.errors import DatabaseError, DatabaseTooSlow
-from idioteque.server.api import dlq, health, keys, logs, messages, openapi, schedules, topics
+from idioteque.server.api import dlq, flow_control, health, keys, logs, messages, openapi, queues, schedules, topics
 from idioteque.server.api.services import Services, reply
 from idioteque.server.errors import Refused
 
@@ -21,6 +21,8 @@ ROUTES = (
     *keys.routes,
     *topics.routes,
     *schedules.routes,
+    *queues.routes,
+    *flow_control.routes,
     *health.routes,
     *openapi.routes,
 )

@@ -74,16 +74,25 @@ def _query(kind: Kind) -> Sequence[Json]:
     ]
 
 
+def _parameter(name: str, schema: Json) -> Json:
+    return {"name": name, "in": "query", "schema": schema}
+
+
 QUERIES: Mapping[str, Sequence[Json]] = {
     "": (),
     "messages": _query(MESSAGES),
     "dlq": _query(DEAD_LETTERS),
     "logs": _query(LOGS),
+    "search": (_parameter("search", TEXT),),
+    "pin": tuple(_parameter(name, {"type": "integer", "minimum": 1}) for name in ("parallelism", "rate", "period")),
+    "unpin": tuple(_parameter(name, FLAG) for name in ("parallelism", "rate")),
 }
 
 
 PATHS: Mapping[str, Json] = {
     "": {"type": "string", "minLength": 1},
+    "queue": NAME,
+    "key": {"type": "string", "pattern": "^[A-Za-z0-9._/-]+$", "description": "A flow-control key, slashes and all"},
     "destination": {
         "type": "string",
         "pattern": "^(https?://[^/?#]+.*|[A-Za-z0-9._-]+)$",

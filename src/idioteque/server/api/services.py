@@ -12,7 +12,9 @@ from starlette.responses import Response
 
 from idioteque.server.api.reply import read_body
 from idioteque.server.core.credentials import Credentials
+from idioteque.server.core.flow_control import FlowKeys
 from idioteque.server.core.operations import Operations
+from idioteque.server.core.queues import Queues
 from idioteque.server.core.schedules import Schedules
 from idioteque.server.core.url_groups import UrlGroups
 from idioteque.server.errors import BadRequest
@@ -32,6 +34,10 @@ class Services:
     is_ready: Callable[[], bool]
     url_groups: UrlGroups
     schedules: Schedules
+    queues: Queues
+    flow_keys: FlowKeys
+    global_parallelism: Callable[[], tuple[int, int]]
+    now_ms: Callable[[], int]
 
 
 def services_of(request: Request) -> Services:

@@ -174,6 +174,11 @@ class Deliverer:
             await self._database.write(lambda tx: hand_back(tx, left, now_ms))
 
     @property
+    def parallelism(self) -> tuple[int, int]:
+        """How many messages may be under way at once, and how many are."""
+        return self._config.in_flight_max, self._destinations.in_flight
+
+    @property
     def in_flight(self) -> int:
         """How many messages this process holds."""
         return len(self._flights)

@@ -10,6 +10,7 @@ from idioteque.database import Database
 from idioteque.server.config import ServerConfig
 from idioteque.server.core.loop import logger
 from idioteque.server.storage.dead_letters import count_dead_letters_before, delete_dead_letters_before
+from idioteque.server.storage.flow_keys import delete_idle_flow_keys
 from idioteque.server.storage.logs import count_ended, delete_logs_before, delete_oldest_logs
 from idioteque.server.storage.messages import delete_deduplications_before
 
@@ -42,6 +43,7 @@ class Housekeeper:
             partial(delete_logs_before, time_ms=now_ms - config.log_retention_s * 1000),
             partial(delete_dead_letters_before, time_ms=now_ms - config.dead_letter_retention_s * 1000),
             partial(delete_deduplications_before, time_ms=now_ms),
+            partial(delete_idle_flow_keys, unused_since_ms=now_ms - config.flow_key_idle_s * 1000, now_ms=now_ms),
         ):
             deleted += await self._in_bites(delete, sys.maxsize)
         excess = await self._database.read(count_ended) - config.log_messages_max

@@ -17,6 +17,7 @@ from idioteque.server.errors import BadRequest, QuotaExceeded
 from idioteque.server.expression import checked_expression
 from idioteque.server.model import Callback, Draft, Message, Options
 from idioteque.server.network import NetworkPolicy
+from idioteque.server.wire.flow import read_flow_control
 from idioteque.transport import Headers
 
 Pairs = Sequence[tuple[str, str]]
@@ -37,7 +38,8 @@ NEVER_FORWARDED = frozenset(  # of the connection, or set by the server itself
     )
 )  # fmt: skip
 
-UNSUPPORTED = frozenset(("flow-control-key", "flow-control-value", "queue-name", "cron"))
+UNSUPPORTED = frozenset(("queue-name", "cron"))  # of schedules only
+DELAYING = frozenset(("upstash-delay", "upstash-not-before"))
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t -~]*")
@@ -79,8 +81,6 @@ class PublishReader:
     def draft(self, order: Order) -> Draft:
         """Return the draft of an order whose destination is a URL; raise `Refused` for a bad one."""
         url, body = self._policy.checked_url(order.destination), order.body
-        if order.queue is not None:
-            raise BadRequest(f"queue {order.queue[:100]!r}: this server has no queues")
         chosen: list[tuple[str, str]] = []
         deduplication_id: str | None = None
         for pair in order.headers:
@@ -95,7 +95,9 @@ class PublishReader:
             options = replace(options, headers=self._merged(options.headers, order.headers))
         if deduplication_id is None and parsed.content_based:
             deduplication_id = content_key(url, body, options.headers)
-        return Draft(url, body, options, deduplication_id, order.caller_ip)
+        if order.queue is not None:
+            _check_callbacks(options)
+        return Draft(url, body, options, deduplication_id, order.caller_ip, queue=order.queue)
 
     def options(self, headers: Pairs) -> Options:
         """Return the options that publish headers give; raise `Refused` for a bad one."""
@@ -158,6 +160,8 @@ class _Reading:
         self._content_based = False
         self._forward_all = False
         self._forwarded_bytes = 0
+        self._flow_key: str | None = None
+        self._flow_value: str | None = None
 
     def take(self, name: str, value: str) -> None:
         if _VALUE.fullmatch(value) is None:
@@ -202,6 +206,7 @@ class _Reading:
             headers=(*first, *self.headers.items()),
             callback=made["callback"],
             failure_callback=made["failure-callback"],
+            flow=read_flow_control(self._flow_key, self._flow_value),
         )
         return _Parsed(options, self._content_based, self._forward_all)
 
@@ -269,6 +274,12 @@ class _Reading:
     def set_failure_callback(self, value: str) -> None:
         self._callbacks["failure-callback"] = value
 
+    def set_flow_key(self, value: str) -> None:
+        self._flow_key = value
+
+    def set_flow_value(self, value: str) -> None:
+        self._flow_value = value
+
     def set_content_based(self, value: str) -> None:
         self._content_based = _truth("Upstash-Content-Based-Deduplication", value)
 
@@ -287,6 +298,8 @@ _SETTERS: Mapping[str, Callable[[_Reading, str], None]] = {
     "redact-fields": _Reading.set_redact,
     "callback": _Reading.set_callback,
     "failure-callback": _Reading.set_failure_callback,
+    "flow-control-key": _Reading.set_flow_key,
+    "flow-control-value": _Reading.set_flow_value,
     "content-based-deduplication": _Reading.set_content_based,
     "header-forward": _Reading.set_header_forward,
 }
@@ -328,6 +341,13 @@ def content_key(url: str, body: bytes, headers: Headers) -> str:
 def canonical(name: str) -> str:
     """Return a header name as the protocol shows it: `Content-Type`."""
     return "-".join(part[:1].upper() + part[1:].lower() for part in name.split("-"))
+
+
+def _check_callbacks(options: Options) -> None:
+    """Refuse delayed callbacks of what goes into a queue: they would hold up all messages behind it."""
+    for callback in (options.callback, options.failure_callback):
+        if callback is not None and any(name.lower() in DELAYING for name, _ in callback.headers):
+            raise BadRequest("a message in a queue may have no delayed callback: the queue would wait for it")
 
 
 def _configures(name: str) -> bool:

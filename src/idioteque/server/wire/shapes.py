@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from json.encoder import encode_basestring_ascii as quoted
 from typing import cast
 
-from idioteque.server.model import Accepted, Answer, DeadLetter, LogEntry, Message, Options, Source, States
+from idioteque.server.model import Accepted, Answer, DeadLetter, LogEntry, Message, Options, States
+from idioteque.server.wire.flow import flow_fields
 from idioteque.transport import Headers
 
 Json = dict[str, object]
@@ -50,7 +51,7 @@ def message_json(message: Message) -> Json:
         shown["retryDelayExpression"] = options.retry_delay
     if message.caller_ip:
         shown["callerIP"] = message.caller_ip
-    return {**shown, **_source_fields(message.source)}
+    return {**shown, **_source_fields(message)}
 
 
 def dead_letter_json(letter: DeadLetter) -> Json:
@@ -92,7 +93,7 @@ def log_json(entry: LogEntry) -> Json:
         shown["timeout"] = options.timeout_s * 1000
     if message.caller_ip:
         shown["callerIP"] = message.caller_ip
-    shown.update(_source_fields(message.source))
+    shown.update(_source_fields(message))
     if entry.next_at_ms is not None:
         shown["nextDeliveryTime"] = entry.next_at_ms
     if entry.answer is not None:
@@ -115,7 +116,7 @@ def callback_body(message: Message, retried: int, answer: Answer, dead_letter_id
         "sourceBody": _base64(message.body),
         "notBefore": message.not_before_ms,
         "createdAt": message.created_at_ms,
-        **_source_fields(message.source),
+        **_source_fields(message),
     }
     if message.caller_ip:
         shown["callerIP"] = message.caller_ip
@@ -159,11 +160,18 @@ def option_fields(options: Options) -> Json:
     if options.labels:
         shown["label"] = options.labels[0]
         shown["labels"] = list(options.labels)
+    shown.update(flow_fields(options.flow))
     return shown
 
 
-def _source_fields(source: Source) -> Json:
-    named = (("scheduleId", source.schedule_id), ("topicName", source.url_group), ("endpointName", source.endpoint))
+def _source_fields(message: Message) -> Json:
+    source = message.source
+    named = (
+        ("queueName", message.queue),
+        ("scheduleId", source.schedule_id),
+        ("topicName", source.url_group),
+        ("endpointName", source.endpoint),
+    )
     return {name: value for name, value in named if value is not None}
 
 
