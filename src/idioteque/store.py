@@ -70,6 +70,7 @@ class Claim:
     at_most_once: bool = False
 
 
+@dataclass(frozen=True, slots=True)
 class Unknown:
     """No such run is stored."""
 
