@@ -270,6 +270,31 @@ async def test_a_result_that_nobody_could_read_fails_the_run(rig: Rig) -> None:
         await rig.worker.runs.result(f.run_id("evt-1"))
 
 
+# ---- the event that started it
+
+
+async def test_a_run_does_not_wait_for_the_event_that_started_it(rig: Rig) -> None:
+    @rig.worker.function("f", on="order")
+    async def f(event: Order, ctx: Context) -> str:
+        following = await ctx.wait_for_event("next", Order, where={"id": event.id}, timeout="1h")
+        return "nothing came" if following is None else "took its own"
+
+    assert (await rig.run()).result == "nothing came"
+
+
+async def test_a_redelivered_event_does_not_cancel_the_run_that_it_started(rig: Rig) -> None:
+    @rig.worker.function("f", on="order", cancel_on=[(Order, {"id": "id"})])
+    async def f(event: Order, ctx: Context) -> str:
+        await ctx.sleep("a while", "1h")
+        return "slept"
+
+    assert await deliver(rig) == "waiting"
+    assert await deliver(rig) == "waiting", "its answer was lost"
+    await rig.worker.publish(Order())
+    await rig.clock.settle()
+    assert await deliver(rig, "msg-2") == "cancelled"
+
+
 # ---- what is left behind
 
 

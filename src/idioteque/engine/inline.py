@@ -76,7 +76,7 @@ class InlinePass:
         self._concluded: Concluded | None = None
         self._target_met = target == BODY
         self._outbox = outbox
-        self._created_at_ms = started.created_at_ms
+        self._started = started
         self._options: dict[str, Any] = json.loads(started.options)
         self._function_id = started.function_id
         self._history = History(started.outcomes)
@@ -176,7 +176,7 @@ class InlinePass:
         await self._outcome(Sleep(self, self._register(key), due_at_ms))
 
     async def wait(self, key: str, types: Sequence[str], where: Mapping[str, object], until_ms: int) -> bytes | None:
-        watch = Watch(self.store, self.lease, self._created_at_ms, types, where)
+        watch = Watch(self.store, self.lease, self._started, types, where)
         return await self._awaited(key, until_ms, f"event {' or '.join(types)}", watch.prepare)
 
     async def invoke(self, key: str, function_id: str, event: object) -> bytes:

@@ -13,18 +13,19 @@ from typing import Any, cast
 from idioteque.dispatcher import EventEnvelope
 from idioteque.engine.outbox import Outbox
 from idioteque.paths import Path
-from idioteque.store import Lease, Letter, Lost, Outcome, Store, Won
+from idioteque.store import Lease, Letter, Lost, Outcome, Started, Store, Won
 
 
 class Watch:
     """One step that waits for an event: of one of these types, with these values in its fields."""
 
     def __init__(
-        self, store: Store, lease: Lease, created_at_ms: int, types: Sequence[str], where: Mapping[str, object]
+        self, store: Store, lease: Lease, started: Started, types: Sequence[str], where: Mapping[str, object]
     ) -> None:
         self._store = store
         self._lease = lease
-        self._since_ms = created_at_ms
+        self._since_ms = started.created_at_ms
+        self._own_event_id = started.event_id
         self._types = types
         self._where = where
 
@@ -32,6 +33,8 @@ class Watch:
         """Register, then look whether the event is there already."""
         await self._store.watch(self._lease, path, self._types, json.dumps(self._where).encode())
         for letter in await self._store.letters(self._types, self._since_ms):
+            if letter.event_id == self._own_event_id:
+                continue
             outcome = await deliver(self._store, self._lease.run_id, path, letter, self._where)
             if outcome is not None:
                 await self._store.unwatch(self._lease.run_id, path)
@@ -46,8 +49,8 @@ async def wake_watchers(
     letter, watchers = await store.arrive(envelope.event_id, type_name, envelope.event)
     woken = cancelled = 0
     for watcher in watchers:
-        if letter.accepted_at_ms < watcher.created_at_ms:
-            continue  # a late copy of an event that the run cannot have waited for
+        if letter.accepted_at_ms < watcher.created_at_ms or letter.event_id == watcher.event_id:
+            continue  # a late copy of an event that the run cannot have waited for, or the one that started it
         where = json.loads(watcher.where)
         if watcher.path[0] == cancel_key:
             if matches(letter.event, where):
