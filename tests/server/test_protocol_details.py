@@ -247,3 +247,20 @@ async def test_batch_items_take_headers_in_any_case_and_destinations_as_they_sta
     first, second = house.wire.requests
     assert (first.method, first.url, first.header("Content-Type")) == ("PUT", f"{SHOP}?upstash-retries=1", "a/b")
     assert (second.method, second.body) == ("POST", b"")
+
+
+async def test_a_setting_has_names_resolved_at_publish() -> None:
+    rewrites = (("https://split.test", "http://10.0.0.1"),)
+    async with open_house(config=ServerConfig(resolve_at_publish=True, rewrites=rewrites)) as house:
+        for url, text in (
+            ("https://no-such-name.invalid/x", "unable to resolve host: lookup no-such-name.invalid"),
+            ("https://localhost.localdomain/", "invalid destination url"),
+        ):
+            reply = await house.call("POST", f"/v2/publish/{url}")
+            assert (reply.status, text in reply.json["error"]) == (400, True), reply.text
+        items = [{"destination": "https://no-such-name.invalid/"}, {"destination": "https://split.test/"}]
+        reply = await house.call("POST", "/v2/batch", document=items)
+        assert ["error" in item for item in reply.json] == [True, False]
+        assert (await house.call("POST", "/v2/publish/https://93.184.215.14/")).status == 200
+    async with open_house() as house:
+        assert (await house.call("POST", "/v2/publish/https://no-such-name.invalid/x")).status == 200

@@ -27,6 +27,7 @@ from idioteque.server.core.operations import Operations
 from idioteque.server.core.prober import Prober
 from idioteque.server.core.publisher import Publisher
 from idioteque.server.core.queues import Queues
+from idioteque.server.core.resolution import Resolution
 from idioteque.server.core.scheduler import Scheduler
 from idioteque.server.core.schedules import Schedules
 from idioteque.server.core.settlement import Settlement
@@ -102,7 +103,10 @@ class Server:
         )
         rest = build_rest(services)
         management = Allowance(self.clock, "requests per second", config.management_per_s_max, 1, BURST)
-        self.app = Door(config, self.credentials, url_groups, queues, schedules, self.publisher, rest, management)
+        resolution = Resolution(config, self.policy)
+        self.app = Door(
+            config, self.credentials, url_groups, queues, schedules, self.publisher, rest, management, resolution
+        )
 
     async def start(self) -> None:
         """Take possession of the database, recover what an earlier process left, and begin to deliver.

@@ -38,6 +38,7 @@ class ServerConfig:
     url_groups_max: int = 10_000
     url_group_endpoints_max: int = 100
     fan_out_bytes_max: int = 128 * 1024 * 1024  # that one request may make of URL groups: bodies, and 1 KiB a message
+    resolve_at_publish: bool = False  # refuse a destination whose name does not resolve yet, as the hosted service does
     token_in_query: bool = True  # `?qstash_token=`, the protocol's way for webhook senders
     wrong_tokens_per_s_max: int = 10  # of one peer; beyond it, a wrong token is answered 429
     messages_per_day_max: int | None = None  # accepted in a day of UTC, as long as the process lives

@@ -19,6 +19,7 @@ from idioteque.server.core.allowance import Allowance
 from idioteque.server.core.credentials import Credentials, Role
 from idioteque.server.core.publisher import Publisher
 from idioteque.server.core.queues import Queues
+from idioteque.server.core.resolution import Resolution
 from idioteque.server.core.schedules import Schedules, asks_for_schedule
 from idioteque.server.core.url_groups import Addressed, UrlGroups, fan_out_bytes
 from idioteque.server.errors import BadRequest, Forbidden, MethodNotAllowed, Refused, TooLarge
@@ -55,7 +56,9 @@ class Door:
         publisher: Publisher,
         rest: ASGIApp,
         management: Allowance,
+        resolution: Resolution,
     ) -> None:
+        self._resolution = resolution
         self._management = management
         self._config = config
         self._credentials = credentials
@@ -181,7 +184,10 @@ class Door:
         """Return the drafts of an order, whose queue may be a new one."""
         if order.queue is not None:
             await self._queues.check(order.queue)
-        return await self._url_groups.address(order)
+        addressed = await self._url_groups.address(order)
+        if self._resolution.is_wanted:
+            await self._resolution.check(addressed[0])
+        return addressed
 
     def _token(self, headers: Mapping[bytes, bytes], scope: Scope) -> str | None:
         given = headers.get(b"authorization")
