@@ -32,6 +32,7 @@ class StepOptions:
     retry: Retry | None = None
     timeout: Duration | None = None
     at_most_once: bool = False
+    isolate: bool = False
 
 
 class Steps(Protocol):
@@ -96,6 +97,7 @@ class Context:
         retry: Retry | None = None,
         timeout: Duration | None = None,
         at_most_once: bool = False,
+        isolate: bool = False,
         **kwargs: Any,
     ) -> T: ...
 
@@ -108,6 +110,7 @@ class Context:
         retry: Retry | None = None,
         timeout: Duration | None = None,
         at_most_once: bool = False,
+        isolate: bool = False,
         **kwargs: Any,
     ) -> T: ...
 
@@ -119,6 +122,7 @@ class Context:
         retry: Retry | None = None,
         timeout: Duration | None = None,
         at_most_once: bool = False,
+        isolate: bool = False,
         **kwargs: Any,
     ) -> Any:
         """Run a step, or return what it returned when it ran before.
@@ -127,14 +131,15 @@ class Context:
         itself call `execute`, whose keys then lie inside this one. The result is stored as JSON and comes back as the
         callable's annotated return type. `key` must be unique within its scope and stay the same from run to run.
         Each attempt may take `timeout`; after a failure it is tried again as `retry` says. With `at_most_once` the
-        callable starts at most once, and an end that was not recorded raises `StepInterrupted`.
+        callable starts at most once, and an end that was not recorded raises `StepInterrupted`. With `isolate` it gets
+        a delivery of its own, with that one's whole time; the steps that it runs itself run there as well.
 
         Raise `StepFailed` once no attempt is left, `DuplicateStepKey` for a key used twice. An argument of the
         callable that is named like an option here goes through `functools.partial`.
         """
         if not callable(call):
             raise NonRetryableError(f"step {key!r} was given {call!r}; write ctx.execute(key, function, *arguments)")
-        return await self._steps.execute(key, call, args, kwargs, StepOptions(retry, timeout, at_most_once))
+        return await self._steps.execute(key, call, args, kwargs, StepOptions(retry, timeout, at_most_once, isolate))
 
     async def sleep(self, key: str, duration: Duration) -> None:
         """Go on after a while: seconds as a number, a `timedelta`, or text like `"90s"`, `"1h30m"`, `"3d"`.

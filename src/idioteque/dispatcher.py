@@ -15,6 +15,7 @@ from idioteque.ids import derived_id, is_id
 WIRE_VERSION = 1
 MARK = "idioteque"
 MESSAGE_ID_LENGTH_MAX = 256
+PATH_DEPTH_MAX = 32
 COUNT_MAX = 2**53  # beyond, the JSON of other languages is not exact
 REASON_BYTES_MAX = 500
 CALLBACK_HEADER = "Idioteque-Callback"
@@ -48,8 +49,9 @@ class RunEnvelope:
     `hop` counts the messages that this one stands in for, one after the other; `not_after_ms` is when nobody can be
     waiting any more. `instead_of` is the message, with the times it was tried before, that met a lease and is looked
     after by this one: should that lease be its own, left behind by a process that died, this one may take it over.
-    `flow` is the flow-control key and value that its messages carry; `debounce` names what it must be the last of.
-    `epoch` counts how often the run was opened again. `parent` is the run and the step that wait for this run's end.
+    `epoch` counts how often the run was opened again. `parent` is the run and the step that wait for this run's end,
+    and whose delivery runs that step. `flow` is the flow-control key and value that its messages carry; `debounce`
+    names what it must be the last of. `path` is the step to run when that has a delivery of its own, `()` the function.
     """
 
     event_id: str
@@ -60,9 +62,11 @@ class RunEnvelope:
     hop: int = 0
     instead_of: tuple[str, int] | None = None
     epoch: int = 0
-    parent: tuple[str, tuple[str, ...]] | None = None
+    parent: tuple[str, tuple[str, ...], tuple[str, ...]] | None = None
     flow: tuple[str, str] | None = None
     debounce: str | None = None
+    path: tuple[str, ...] = ()
+    at_most_once: bool = False
 
     def encode(self) -> bytes:
         head: dict[str, Any] = {
@@ -76,6 +80,10 @@ class RunEnvelope:
             head["hop"] = self.hop
         if self.epoch:
             head["epoch"] = self.epoch
+        if self.path:
+            head["path"] = self.path
+        if self.at_most_once:
+            head["at_most_once"] = True
         if self.flow is not None:
             head["flow"] = self.flow
         if self.debounce is not None:
@@ -168,7 +176,16 @@ def _ours(fields: dict[str, Any]) -> Envelope:
         *(event_id, function_id, not_after_ms, event, retries, hop, instead_of, epoch, parent),
         flow=None if flow is None else (str(flow[0]), str(flow[1])),
         debounce=None if debounce is None else str(debounce),
+        path=_path(fields.get("path", [])),
+        at_most_once=fields.get("at_most_once") is True,
     )
+
+
+def _path(value: object) -> tuple[str, ...]:
+    keys = cast(list[object], value) if isinstance(value, list) else [None]
+    if len(keys) > PATH_DEPTH_MAX or not all(isinstance(key, str) for key in keys):
+        raise EventRejected("a path must be a list of texts")
+    return tuple(str(key) for key in keys)
 
 
 def _is_pair(value: object) -> bool:
@@ -186,15 +203,13 @@ def _predecessor(value: object) -> tuple[str, int] | None:
             raise EventRejected("instead_of must be a message id and the times it was tried")
 
 
-def _parent(value: object) -> tuple[str, tuple[str, ...]] | None:
+def _parent(value: object) -> tuple[str, tuple[str, ...], tuple[str, ...]] | None:
     if value is None:
         return None
     parts = cast(list[object], value) if isinstance(value, list) else []
-    if len(parts) == 2 and isinstance(parts[0], str) and is_id(parts[0]) and isinstance(parts[1], list):
-        keys = cast(list[object], parts[1])
-        if all(isinstance(key, str) for key in keys):
-            return parts[0], tuple(str(key) for key in keys)
-    raise EventRejected("parent must be a run id and a path")
+    if len(parts) != 3 or not isinstance(parts[0], str) or not is_id(parts[0]):
+        raise EventRejected("parent must be a run id and two paths")
+    return parts[0], _path(parts[1]), _path(parts[2])
 
 
 def _is_count(value: object) -> bool:

@@ -10,11 +10,55 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from idioteque.paths import Path
-from idioteque.store import (MAX_STRIKES, TAKEOVER_AFTER_MS, Begun, Busy, Claim, Committed, Done, Due, Exhausted, Failed, Finished, Go, Gone, Lost, Outcome, Recorded, ReleaseKind, RunRecord, Scheduled, Stale, Started, Status, StepRecord, Trouble, Unfinished, Waiting, Won)
+from idioteque.store import (
+    MAX_STRIKES,
+    TAKEOVER_AFTER_MS,
+    Begun,
+    Busy,
+    Claim,
+    Committed,
+    Done,
+    Due,
+    Exhausted,
+    Failed,
+    Finished,
+    Go,
+    Gone,
+    Lost,
+    Outcome,
+    Released,
+    ReleaseKind,
+    Scheduled,
+    Settled,
+    Stale,
+    Status,
+    Trouble,
+    Waiting,
+    Won,
+)
+
+
+class _Held:
+    """What the body and a step with a delivery of its own have in common: a lease."""
+
+    __slots__ = ()
+    token: int
+    lease_until_ms: int
+    alive_at_ms: int
+    owner: str
+    message_id: str
+    retried: int
+    strikes: int
+
+    def is_held_by(self, token: int) -> bool:
+        return token != 0 and self.token == token
+
+    def is_held_by_another(self, token: int, now_ms: int) -> bool:
+        return self.token not in (0, token) and self.lease_until_ms > now_ms
 
 
 @dataclass(slots=True)
-class RunRow:
+class RunRow(_Held):
     """A run and its body: the one row that every operation of the run reads first, which also orders them."""
 
     run_id: str
@@ -39,16 +83,28 @@ class RunRow:
     owner: str = ""
     message_id: str = ""
     retried: int = 0
+    dirty: int = 0  # 1: a step with a delivery of its own has ended since the body was last claimed
+    gen: int = 0  # counts the wakes that steps owed the body
 
     @property
     def is_open(self) -> bool:
         return self.status in ("running", "waiting")
 
-    def is_held_by(self, token: int) -> bool:
-        return token != 0 and self.token == token
 
-    def is_held_by_another(self, token: int, now_ms: int) -> bool:
-        return self.token not in (0, token) and self.lease_until_ms > now_ms
+@dataclass(slots=True)
+class SeatRow(_Held):
+    """A step that runs in deliveries of its own: its lease, and the wake that tells the body of its end."""
+
+    path: Path
+    token: int = 0
+    lease_until_ms: int = 0
+    alive_at_ms: int = 0
+    owner: str = ""
+    message_id: str = ""
+    retried: int = 0
+    strikes: int = 0
+    wake: int = 0
+    sent: int = 0  # 1: a message of its own was accepted
 
 
 @dataclass(slots=True)
@@ -68,46 +124,92 @@ class StepRow:
     waits_for: str | None = None  # what will bring its outcome, in words
 
 
+Holder = RunRow | SeatRow
+
+
 def claim(run: RunRow, request: Claim, now_ms: int) -> Finished | Busy | Waiting | None:
     """Take the lease of the body, or say why not; None means that it was taken."""
     if not run.is_open:
         return Finished(run.status, run.outcome, run.function_id)
-    if run.token and run.owner == request.owner:
+    refused = _take_lease(run, run, request, run.attempts, run.due_at_ms, now_ms)
+    if refused is None:
+        run.dirty = 0
+    return refused
+
+
+def claim_step(
+    run: RunRow, step: StepRow, seat: SeatRow, request: Claim, now_ms: int
+) -> Finished | Settled | Busy | Waiting | Exhausted | None:
+    """Take the lease of a step that runs in a delivery of its own, or say why not; None means that it was taken."""
+    if not run.is_open:
+        return Finished(run.status, run.outcome, run.function_id)
+    if step.outcome is not None:
+        return Settled(seat.wake)
+    is_new = seat.owner != request.owner or not seat.token
+    refused = _take_lease(run, seat, request, step.attempts, step.due_at_ms, now_ms)
+    if refused is None and is_new:
+        if seat.strikes > MAX_STRIKES or (request.at_most_once and step.begun):
+            seat.token = 0
+            return Exhausted(seat.strikes)
+        step.begun = seat.token
+    return refused
+
+
+def _take_lease(
+    run: RunRow, holder: Holder, request: Claim, attempts: int, due_at_ms: int, now_ms: int
+) -> Busy | Waiting | None:
+    if holder.token and holder.owner == request.owner:
         return None  # the answer to this very claim was lost
-    if run.token and run.lease_until_ms > now_ms and not _is_abandoned(run, request, now_ms):
-        return Busy(run.token, run.lease_until_ms - now_ms)
-    if run.due_at_ms > now_ms:
-        run.token = 0
-        return Waiting(run.attempts, run.due_at_ms - now_ms)
+    if holder.token and holder.lease_until_ms > now_ms and not _is_abandoned(holder, request, now_ms):
+        return Busy(holder.token, holder.lease_until_ms - now_ms)
+    if due_at_ms > now_ms:
+        holder.token = 0
+        return Waiting(attempts, due_at_ms - now_ms)
     run.tokens += 1
-    run.token = run.tokens
-    run.owner, run.message_id, run.retried = request.owner, request.message_id, request.retried
-    run.lease_until_ms, run.alive_at_ms = now_ms + request.lease_ms, now_ms
-    run.strikes += 1
+    holder.token = run.tokens
+    holder.owner, holder.message_id, holder.retried = request.owner, request.message_id, request.retried
+    holder.lease_until_ms, holder.alive_at_ms = now_ms + request.lease_ms, now_ms
+    holder.strikes += 1
     run.status = "running"
     run.trouble = None
     return None
 
 
-def _is_abandoned(run: RunRow, request: Claim, now_ms: int) -> bool:
+def _is_abandoned(holder: Holder, request: Claim, now_ms: int) -> bool:
     """Whether the transport gave up on the attempt that holds the lease, which shows no sign of life either."""
     return (
-        run.message_id == request.message_id
-        and request.retried >= run.retried
-        and now_ms - run.alive_at_ms > TAKEOVER_AFTER_MS
+        holder.message_id == request.message_id
+        and request.retried >= holder.retried
+        and now_ms - holder.alive_at_ms > TAKEOVER_AFTER_MS
     )
 
 
-def commit_step(run: RunRow, step: StepRow, token: int, outcome: Outcome, now_ms: int) -> Committed:
-    """Record the outcome of a step that ran in place, under the lease of the body."""
-    held = run.is_held_by(token)
+def commit_step(run: RunRow, step: StepRow, holder: Holder, token: int, outcome: Outcome, now_ms: int) -> Committed:
+    """Record the outcome of a step that ran in place, under the lease of the body or of an enclosing step."""
+    held = holder.is_held_by(token)
     if step.outcome is not None or not run.is_open:
         return Lost(step.outcome, held)
-    if not outcome.ok and run.is_held_by_another(token, now_ms):
+    if not outcome.ok and holder.is_held_by_another(token, now_ms):
         return Stale()
     _record(run, step, outcome, now_ms)
-    _note_progress(run, held, now_ms)
+    _note_progress(holder, held, now_ms)
     return Won(held)
+
+
+def commit_seat(run: RunRow, step: StepRow, seat: SeatRow, token: int, outcome: Outcome, now_ms: int) -> Committed:
+    """Record the outcome of a step that ran in a delivery of its own; the first such step since the body was claimed
+    owes it a wake."""
+    if step.outcome is not None or not run.is_open:
+        return Lost(step.outcome, held=False, wake=seat.wake)
+    if not outcome.ok and seat.is_held_by_another(token, now_ms):
+        return Stale()
+    _record(run, step, outcome, now_ms)
+    seat.token, seat.strikes = 0, 0
+    owes = not run.dirty
+    if owes:
+        run.dirty, run.gen = 1, run.gen + 1
+    seat.wake = run.gen
+    return Won(held=False, wake=run.gen if owes else 0)
 
 
 def take(run: RunRow, step: StepRow, event_id: str, outcome: Outcome, is_taken: bool, now_ms: int) -> Committed:
@@ -134,10 +236,12 @@ def commit_body(run: RunRow, token: int, outcome: Outcome, now_ms: int) -> Commi
     return Won(held=False)
 
 
-def begin(run: RunRow, step: StepRow, around: Sequence[StepRow], token: int, at_most_once: bool) -> Begun:
+def begin(
+    run: RunRow, step: StepRow, around: Sequence[StepRow], holder: Holder, token: int, at_most_once: bool
+) -> Begun:
     """Charge the coming start to the step alone: should its process die now, neither the body nor the steps `around`
     it are the suspect."""
-    if run.status != "running" or not run.is_held_by(token):
+    if not run.is_open or not holder.is_held_by(token):
         return Gone()
     if step.outcome is not None:
         return Done(step.outcome)
@@ -147,27 +251,31 @@ def begin(run: RunRow, step: StepRow, around: Sequence[StepRow], token: int, at_
         return Exhausted(step.strikes)
     step.strikes += 1
     step.begun = token
-    run.strikes = 1
+    holder.strikes = 1
     for outer in around:
         outer.strikes = 0
     return Go(step.attempts)
 
 
-def fail(run: RunRow, step: StepRow, token: int, attempts: int, due_at_ms: int, error: str, now_ms: int) -> Failed:
+def fail(
+    run: RunRow, step: StepRow, holder: Holder, token: int, attempts: int, due_at_ms: int, error: str, now_ms: int
+) -> Failed:
     """Record a failed attempt of a step that will be tried again."""
-    if run.status != "running" or not run.is_held_by(token):
+    if not run.is_open or not holder.is_held_by(token):
         return Gone()
     if step.outcome is not None:
         return Done(step.outcome)
     step.attempts = max(step.attempts, attempts)
     step.strikes, step.begun, step.due_at_ms, step.last_error = 0, 0, due_at_ms, error
-    _note_progress(run, held=True, now_ms=now_ms)
+    _note_progress(holder, held=True, now_ms=now_ms)
     return Go(step.attempts)
 
 
-def schedule(run: RunRow, step: StepRow, token: int, due_at_ms: int, waits_for: str | None) -> Scheduled:
+def schedule(
+    run: RunRow, step: StepRow, holder: Holder, token: int, due_at_ms: int, waits_for: str | None
+) -> Scheduled:
     """Fix when a timer or a wait ends; the first time that was recorded stands."""
-    if run.status != "running" or not run.is_held_by(token):
+    if not run.is_open or not holder.is_held_by(token):
         return Gone()
     if step.outcome is not None:
         return Done(step.outcome)
@@ -176,20 +284,23 @@ def schedule(run: RunRow, step: StepRow, token: int, due_at_ms: int, waits_for: 
     return Due(step.due_at_ms)
 
 
-def release(run: RunRow, token: int, kind: ReleaseKind, due_at_ms: int, error: str | None) -> int | None:
-    """Give the lease back; return the body's failed attempts, or None when this token does not hold it."""
-    if not run.is_open or not run.is_held_by(token):
+def release(
+    run: RunRow, holder: Holder, token: int, kind: ReleaseKind, due_at_ms: int, error: str | None
+) -> Released | None:
+    """Give the lease back; None when this token does not hold it."""
+    if not run.is_open or not holder.is_held_by(token):
         return None
-    run.token = 0
+    holder.token = 0
     if kind == "shutdown":
-        run.strikes = max(0, run.strikes - 1)
-        return run.attempts
-    run.strikes = 0
-    run.status = "waiting"
+        holder.strikes = max(0, holder.strikes - 1)
+        return Released(run.attempts)
+    holder.strikes = 0
+    if holder is run:
+        run.status = "waiting"
     if kind == "failed":
         run.attempts += 1
         run.due_at_ms, run.last_error = due_at_ms, error
-    return run.attempts
+    return Released(run.attempts, bool(run.dirty))
 
 
 def cancel(run: RunRow, now_ms: int) -> Status:
@@ -221,84 +332,12 @@ def note_trouble(run: RunRow, trouble: Trouble) -> None:
         run.trouble = f"{trouble.kind} {trouble.text}"
 
 
-def renew(run: RunRow, token: int, lease_ms: int, now_ms: int) -> bool:
+def renew(run: RunRow, holder: Holder, token: int, lease_ms: int, now_ms: int) -> bool:
     """Give a sign of life; return whether the lease is held."""
-    if run.status != "running" or not run.is_held_by(token):
+    if not run.is_open or not holder.is_held_by(token):
         return False
-    run.lease_until_ms, run.alive_at_ms = now_ms + lease_ms, now_ms
+    holder.lease_until_ms, holder.alive_at_ms = now_ms + lease_ms, now_ms
     return True
-
-
-def started(run: RunRow, event: bytes, steps: Iterable[StepRow]) -> Started:
-    """Return what a holder needs to know: the history in the order of its commits, and what is still unfinished."""
-    outcomes: list[Recorded] = []
-    unfinished: dict[Path, Unfinished] = {}
-    for step in steps:
-        if step.outcome is not None:
-            outcomes.append(Recorded(step.path, step.outcome, step.seq))
-        else:
-            unfinished[step.path] = Unfinished(step.attempts, step.due_at_ms)
-    outcomes.sort(key=_seq)
-    return Started(
-        run.token,
-        run.attempts,
-        run.strikes,
-        run.event_id,
-        run.function_id,
-        event,
-        run.options,
-        run.created_at_ms,
-        outcomes,
-        unfinished,
-    )
-
-
-def record(run: RunRow, event: bytes, steps: Iterable[StepRow] = ()) -> RunRecord:
-    """Return a run as people look at it."""
-    ordered = sorted(steps, key=lambda step: (step.outcome is None, step.seq, step.path))
-    return RunRecord(
-        run_id=run.run_id,
-        event_id=run.event_id,
-        function_id=run.function_id,
-        status=run.status,
-        event=event,
-        options=run.options,
-        outcome=run.outcome,
-        attempts=run.attempts,
-        strikes=run.strikes,
-        due_at_ms=run.due_at_ms,
-        lease_until_ms=run.lease_until_ms if run.token else 0,
-        created_at_ms=run.created_at_ms,
-        finished_at_ms=run.finished_at_ms,
-        error=run.last_error,
-        epoch=run.epoch,
-        trouble=_trouble(run.trouble),
-        steps=[
-            StepRecord(
-                step.path,
-                step.outcome,
-                step.seq or None,
-                step.attempts,
-                step.strikes,
-                step.due_at_ms,
-                step.committed_at_ms,
-                step.last_error,
-                step.waits_for,
-            )
-            for step in ordered
-        ],
-    )
-
-
-def _trouble(text: str | None) -> Trouble | None:
-    if text is None:
-        return None
-    kind, _, rest = text.partition(" ")
-    return Trouble("missing_step" if kind == "missing_step" else "dead_letter", rest)
-
-
-def _seq(recorded: Recorded) -> int:
-    return recorded.seq
 
 
 def _record(run: RunRow, step: StepRow, outcome: Outcome, now_ms: int) -> None:
@@ -307,8 +346,8 @@ def _record(run: RunRow, step: StepRow, outcome: Outcome, now_ms: int) -> None:
     step.strikes, step.due_at_ms = 0, 0
 
 
-def _note_progress(run: RunRow, held: bool, now_ms: int) -> None:
-    """A recorded result clears the body of suspicion but for the claim that is still at work, and is a sign of life."""
-    run.strikes = 1 if run.token else 0
+def _note_progress(holder: Holder, held: bool, now_ms: int) -> None:
+    """A recorded result clears the holder of suspicion but for the claim that is still at work; a sign of life, too."""
+    holder.strikes = 1 if holder.token else 0
     if held:
-        run.alive_at_ms = now_ms
+        holder.alive_at_ms = now_ms

@@ -6,19 +6,12 @@ from the body down. Each of them gets one outcome, which never changes. A delive
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from idioteque.errors import InvalidValue
+from idioteque.paths import BODY, Path
 
-Path = tuple[str, ...]
-"""A step's keys from the outermost in; `()` is the body. Paths compare key by key, never as text."""
-
-BODY: Path = ()
-PATH_DEPTH_MAX = 32
-KEY_LENGTH_MAX = 512
 MAX_STRIKES = 3
 TAKEOVER_AFTER_MS = 1500
 MAILBOX_MS = 24 * 3600 * 1000
@@ -61,7 +54,9 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Ask for the body of a run. `owner` is drawn anew for each claim, so that a repeated call is recognised;
+    """Ask for the body of a run, or for a step that runs in a delivery of its own.
+
+    `owner` is drawn anew for each claim, so that a repeated call is recognised;
     `message_id` and `retried` are those of the delivery, which tell a second attempt from a second message.
     """
 
@@ -71,6 +66,8 @@ class Claim:
     retried: int
     lease_ms: int
     new: NewRun | None = None
+    path: Path = BODY
+    at_most_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +82,13 @@ class Finished:
     status: Status
     outcome: Outcome | None
     function_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The step has an outcome, of which the body is told by its wake of this generation."""
+
+    wake: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,8 @@ class Unfinished:
 
     attempts: int
     due_at_ms: int
+    is_sent: bool = False
+    """Whether a message of its own is on the way with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +138,8 @@ class Watcher:
     created_at_ms: int
     epoch: int
     options: bytes
+    seat: Path = BODY
+    """Whose delivery runs the step: the body's, or that of an enclosing step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,16 +158,19 @@ class Started:
     unfinished: Mapping[Path, Unfinished] = field(default_factory=dict[Path, Unfinished])
 
 
-Claimed = Unknown | Finished | Busy | Waiting | Started
-
 # ---- the holder's operations
 
 
 @dataclass(frozen=True, slots=True)
 class Won:
-    """The outcome was recorded; `held` says whether the token still holds the lease."""
+    """The outcome was recorded; `held` says whether the token still holds the lease.
+
+    `wake` is the generation of the wake that the body is owed for a step that ran in a delivery of its own; 0 when an
+    earlier step owes it.
+    """
 
     held: bool
+    wake: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +179,7 @@ class Lost:
 
     outcome: Outcome | None
     held: bool
+    wake: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +223,7 @@ class Due:
     at_ms: int
 
 
+Claimed = Unknown | Finished | Settled | Busy | Waiting | Exhausted | Started
 Begun = Go | Exhausted | Done | Gone
 Failed = Go | Done | Gone
 Scheduled = Due | Done | Gone
@@ -219,13 +232,19 @@ ReleaseKind = Literal["suspended", "failed", "shutdown"]
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A run and the token that holds it."""
+    """A run, or one of its steps, and the token that holds it."""
 
     run_id: str
     token: int
+    path: Path = BODY
 
 
-# ---- records for people
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The lease was handed back; `is_dirty` when a step has ended that the holder of the body has not seen."""
+
+    attempts: int
+    is_dirty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +315,10 @@ class Store(Protocol):
         """Record that a step failed for the n-th time and is due again at a time."""
         ...
 
+    async def sent(self, lease: Lease, paths: Sequence[Path]) -> None:
+        """Record that messages of these steps' own were accepted, so that they are not sent again."""
+        ...
+
     async def schedule(self, lease: Lease, path: Path, due_at_ms: int, waits_for: str | None = None) -> Scheduled:
         """Record when a timer or a wait ends, unless that is on record already, and what it waits for, in words."""
         ...
@@ -330,8 +353,8 @@ class Store(Protocol):
 
     async def release(
         self, lease: Lease, kind: ReleaseKind, *, due_at_ms: int = 0, error: str | None = None
-    ) -> int | None:
-        """Hand the lease back; return the failed attempts of the body, or None when the lease was not held.
+    ) -> Released | None:
+        """Hand the lease back; return None when it was not held.
 
         `failed` counts an attempt and sets when the next is due; `shutdown` takes the strike of the claim back.
         """
@@ -374,32 +397,3 @@ class Store(Protocol):
     async def close(self) -> None:
         """Finish what was begun and let go of the storage."""
         ...
-
-
-# ---- paths as text
-
-_ESCAPED = re.compile(r"[%/\x00-\x1f\x7f]")
-_ESCAPE = re.compile(r"%([0-9A-F]{2})")
-
-
-def checked_key(key: object) -> str:
-    """Return a step key, or raise `InvalidValue`: any text of 1 to 512 characters will do."""
-    if not isinstance(key, str) or not 0 < len(key) <= KEY_LENGTH_MAX:
-        raise InvalidValue(f"a step key must be text of 1 to {KEY_LENGTH_MAX} characters, not {str(key)[:80]!r}")
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        raise InvalidValue(f"the step key {key[:80]!r} holds a lone surrogate, which is not text") from None
-    return key
-
-
-def path_text(path: Path) -> str:
-    """Write a path as one text: keys joined by `/`, with `/`, `%` and control characters escaped; the body is empty."""
-    return "/".join([_ESCAPED.sub(lambda match: f"%{ord(match[0]):02X}", key) for key in path])
-
-
-def path_of(text: str) -> Path:
-    """Read what `path_text` wrote."""
-    if not text:
-        return BODY
-    return tuple(_ESCAPE.sub(lambda match: chr(int(match[1], 16)), key) for key in text.split("/"))

@@ -259,10 +259,17 @@ def build_mount(
     mode: str = "inline",
 ) -> Mount:
     """Put an engine for some of a worker's functions (None: all that are declared by now) behind an endpoint."""
-    if mode != "inline":
-        raise ConfigurationError(f"mode must be 'inline', not {mode!r}")
+    if mode not in ("inline", "isolated"):
+        raise ConfigurationError(f"mode must be 'inline' or 'isolated', not {mode!r}")
     chosen = worker.functions if functions is None else tuple(functions)
     if not chosen:
         raise ConfigurationError("nothing to mount: declare the functions first, or name them with functions=[…]")
-    engine = Engine(chosen, schema=worker.schema, store=worker.store, dispatcher=dispatcher, clock=clock)
+    engine = Engine(
+        chosen,
+        schema=worker.schema,
+        store=worker.store,
+        dispatcher=dispatcher,
+        clock=clock,
+        isolated=mode == "isolated",
+    )
     return Mount(engine, verifier)

@@ -153,7 +153,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(run=runs, token=tokens, kind=st.sampled_from(["suspended", "failed", "shutdown"]), delay=delays)
     def release(self, run: str, token: int, kind: ReleaseKind, delay: int) -> None:
-        answer = self.do(self.store.release(Lease(run, token), kind, due_at_ms=self.now + delay, error="no"))
+        released = self.do(self.store.release(Lease(run, token), kind, due_at_ms=self.now + delay, error="no"))
+        answer = None if released is None else released.attempts
         model = self.model.get(run)
         assert answer == (model.release(token, kind, self.now + delay) if model else None)
 

@@ -8,14 +8,14 @@ import signal
 from pathlib import Path
 from typing import Any, Literal
 
-from idioteque.paths import BODY
-from idioteque.paths import Path as StepPath
 from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.routing import Route
 
 from idioteque import Context, QStashDispatcher, Worker
 from idioteque.ids import nonce
+from idioteque.paths import BODY
+from idioteque.paths import Path as StepPath
 from idioteque.store import Committed, Lease, Outcome
 from idioteque.stores import SqlStore
 

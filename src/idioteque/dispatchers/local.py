@@ -142,7 +142,7 @@ class LocalDispatcher:
         worker: Worker,
         *,
         functions: Sequence[Function] | None = None,
-        mode: Literal["inline"] = "inline",
+        mode: Literal["inline", "isolated"] = "inline",
     ) -> Mount:
         """Return the endpoint for this worker's deliveries, for some of its functions or for all; it is not signed."""
         return build_mount(worker, self, functions, None, self._clock, mode)
@@ -164,7 +164,7 @@ class InlineDispatcher(LocalDispatcher):
         worker: Worker,
         *,
         functions: Sequence[Function] | None = None,
-        mode: Literal["inline"] = "inline",
+        mode: Literal["inline", "isolated"] = "inline",
     ) -> Mount:
         """Return the endpoint for this worker's deliveries; from now on, messages go to it."""
         self._mount = super().mount(worker, functions=functions, mode=mode)

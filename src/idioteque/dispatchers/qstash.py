@@ -109,7 +109,7 @@ class QStashDispatcher:
         worker: Worker,
         *,
         functions: Sequence[Function] | None = None,
-        mode: Literal["inline"] = "inline",
+        mode: Literal["inline", "isolated"] = "inline",
         insecure: bool = False,
     ) -> Mount:
         """Return the endpoint at which this worker's deliveries arrive, for some of its functions or for all.

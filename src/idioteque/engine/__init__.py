@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from idioteque.engine.deliver import Answer, Delivery, Engine
+from idioteque.engine.answers import Answer, Delivery
+from idioteque.engine.deliver import Engine
 from idioteque.engine.failures import describe, described
 from idioteque.engine.outbox import Outbox
 

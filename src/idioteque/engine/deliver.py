@@ -11,14 +11,15 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from idioteque.clock import Clock
 from idioteque.context import Context
 from idioteque.dispatcher import Dispatcher, Envelope, EventEnvelope, RunEnvelope
-from idioteque.engine.endings import Ending, Faulted, LeaseLost, Raised, Returned
-from idioteque.engine.failures import UNSERIALIZABLE, describe, failure
+from idioteque.engine.answers import Answer, Delivery
+from idioteque.engine.endings import Concluded, Ending, Faulted, LeaseLost, Missing, Raised, Returned, Suspended
+from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, UNSERIALIZABLE, describe, failure
 from idioteque.engine.inline import InlinePass
 from idioteque.engine.leases import LEASE_MS, Leases
 from idioteque.engine.outbox import MESSAGE_DELAY_MAX_S, Outbox
@@ -28,16 +29,18 @@ from idioteque.errors import DuplicateStepKey, EventRejected, IdiotequeError, Ru
 from idioteque.events import EventsSchema
 from idioteque.function import Function, RunFailure, failure_handler, run_id
 from idioteque.ids import nonce
-from idioteque.paths import BODY, Path
+from idioteque.paths import BODY, Path, path_text
 from idioteque.store import (
     Busy,
     Claim,
+    Exhausted,
     Finished,
     Lease,
     Lost,
     NewRun,
     Outcome,
     RunRecord,
+    Settled,
     Stale,
     Started,
     Store,
@@ -52,27 +55,6 @@ CLAIMS_MAX = 10
 _log = logging.getLogger("idioteque")
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """What the transport says of a message: its id, the same over redeliveries, and how often it was tried before."""
-
-    message_id: str
-    retried: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The HTTP answer to a delivery; `is_final` asks the transport not to try again."""
-
-    status: int
-    text: str
-    is_final: bool = False
-
-    @property
-    def ok(self) -> bool:
-        return 200 <= self.status < 300
-
-
 class Engine:
     """Runs the functions of one mount; one object serves any number of deliveries at once."""
 
@@ -84,7 +66,9 @@ class Engine:
         store: Store,
         dispatcher: Dispatcher,
         clock: Clock,
+        isolated: bool = False,
     ) -> None:
+        self._isolated = isolated
         handlers = [handler for function in functions if (handler := failure_handler(function)) is not None]
         self.functions: Mapping[str, Function] = {function.id: function for function in (*functions, *handlers)}
         self._failure_handlers = {function.id for function in handlers}
@@ -145,7 +129,7 @@ class Engine:
         for _ in range(CLAIMS_MAX):
             claimed = await self._store.claim(_claim(run, envelope, delivery))
             if isinstance(claimed, Started):
-                answer = await self._under_lease(run, function, envelope, claimed)
+                answer = await self._under_lease(run, function, envelope, delivery, claimed)
                 if answer is not None:
                     return answer
                 continue
@@ -158,6 +142,12 @@ class Engine:
             if isinstance(claimed, Waiting):
                 await self._outbox.retry(envelope, claimed.attempts, claimed.remaining_ms)
                 return Answer(200, "the function's back-off is not over")
+            if isinstance(claimed, Settled):
+                await self._outbox.wake_body(envelope, claimed.wake)
+                return Answer(200, "the step has an outcome")
+            if isinstance(claimed, Exhausted):
+                await self._store.commit(Lease(run, 0, envelope.path), envelope.path, _spent(envelope))
+                continue
             return self._unknown(run, envelope, claimed)
         return Answer(503, "the run changed hands too often")
 
@@ -171,13 +161,15 @@ class Engine:
     # ---- under the lease
 
     async def _under_lease(
-        self, run: str, function: Function, envelope: RunEnvelope, started: Started
+        self, run: str, function: Function, envelope: RunEnvelope, delivery: Delivery, started: Started
     ) -> Answer | None:
         """Run the function as far as it gets; None when the run must be claimed once more."""
-        lease = Lease(run, started.token)
-        one = InlinePass(run, started, self._store, self._clock, self._outbox, careful=started.strikes > 1)
+        lease = Lease(run, started.token, envelope.path)
+        one = InlinePass(
+            *(run, started, self._store, self._clock, self._outbox), target=envelope.path, isolated=self._isolated
+        )
         overdue = self._overdue(function, started)
-        if overdue is not None:
+        if overdue is not None and envelope.path == BODY:
             return await self._finish(function, lease, failure(overdue), is_reported=b'"parent"' in started.options)
         try:
             event = self._event(function, started.event)
@@ -195,7 +187,10 @@ class Engine:
             raise
         finally:
             self._leases.drop(lease)
-        return await self._conclude(function, _inherited(envelope, started), started, lease, ending)
+        answer = await self._conclude(function, _inherited(envelope, started), started, lease, ending)
+        if isinstance(answer, RunEnvelope):
+            return await self._go_on(answer, delivery)
+        return answer
 
     async def _remind_on_the_way(self, function: Function, envelope: RunEnvelope, started: Started) -> None:
         timeout_s = function.controls.timeout_s
@@ -236,7 +231,7 @@ class Engine:
 
     async def _conclude(
         self, function: Function, envelope: RunEnvelope, started: Started, lease: Lease, ending: Ending
-    ) -> Answer | None:
+    ) -> Answer | RunEnvelope | None:
         if isinstance(ending, LeaseLost):
             return None
         if isinstance(ending, Faulted):
@@ -252,14 +247,40 @@ class Engine:
             text = first_line(ending.error)
             _log.error("run %s of %s failed: %s", lease.run_id, function.id, text, exc_info=ending.error)
             return await self._finish(function, lease, failure(ending.error), is_reported)
-        if not (ending.postponed or ending.awaits):
+        if isinstance(ending, Concluded):
+            if ending.wake:
+                await self._outbox.wake_body(envelope, ending.wake)
+            return Answer(200, "the step has an outcome")
+        if isinstance(ending, Missing):
+            return await self._miss(function, lease)
+        return await self._set_aside(envelope, lease, ending)
+
+    async def _set_aside(self, envelope: RunEnvelope, lease: Lease, ending: Suspended) -> Answer | RunEnvelope | None:
+        """Hand over what has to be done: each obligation to a message that is accepted before this one is answered."""
+        alone = list(ending.scheduled) if not (ending.postponed or ending.awaits) else []
+        if len(alone) != 1 and ending.scheduled:
+            await self._outbox.steps(envelope, ending.scheduled)
+            await self._store.sent(lease, list(ending.scheduled))
+        if not (ending.postponed or ending.awaits or ending.scheduled):
             await self._hand_back(lease)
             raise RuntimeError("the function waits for nothing that is known")
-        if await self._store.release(lease, "suspended") is None:
+        released = await self._store.release(lease, "suspended")
+        if released is None or (released.is_dirty and lease.path == BODY):
             return None
+        if len(alone) == 1:  # one step and nothing else: this delivery goes on as that step's
+            path = alone[0]
+            return replace(envelope, event=None, hop=0, instead_of=None, path=path, at_most_once=ending.scheduled[path])
         if ending.postponed:
             await self._outbox.postpone(envelope, ending.postponed)
         return Answer(200, "the run waits")
+
+    async def _miss(self, function: Function, lease: Lease) -> Answer:
+        key = path_text(lease.path)
+        text = f"function {function.id!r} does not come to step {key!r} any more; deploy the code that does"
+        _log.error("run %s: %s", lease.run_id, text)
+        await self._hand_back(lease)
+        await self._store.trouble(lease.run_id, Trouble("missing_step", text))
+        return Answer(503, text)
 
     async def _finish(self, function: Function, lease: Lease, outcome: Outcome, is_reported: bool) -> Answer | None:
         answer = await self._store.commit(lease, BODY, outcome)
@@ -279,7 +300,7 @@ class Engine:
             return
         parent = json.loads(record.options).get("parent")
         if parent is not None:
-            await self._answer_parent(parent[0], tuple(parent[1]), record)
+            await self._answer_parent(parent[0], tuple(parent[1]), tuple(parent[2]), record)
         handler = failure_handler(function)
         if handler is None or record.outcome is None or record.outcome.ok:
             return
@@ -292,22 +313,24 @@ class Engine:
         }
         await self._outbox.fail(run, handler.id, json.dumps(document).encode(), record.epoch)
 
-    async def _answer_parent(self, parent_id: str, path: Path, child: RunRecord) -> None:
+    async def _answer_parent(self, parent_id: str, path: Path, seat: Path, child: RunRecord) -> None:
         outcome = child.outcome or failure(RunCancelled(child.run_id))
         answer = await self._store.take(parent_id, path, child.run_id, outcome)
         parent = await self._store.get(parent_id)
         if parent is not None and not (isinstance(answer, Lost) and answer.outcome is None):
-            await self._outbox.answer_parent(parent, path)
+            await self._outbox.answer_parent(parent, path, seat)
 
     async def _try_later(
         self, envelope: RunEnvelope, lease: Lease, error: BaseException, pause_ms: int
     ) -> Answer | None:
         due_at_ms = self._clock.now_ms() + pause_ms
-        attempts = await self._store.release(lease, "failed", due_at_ms=due_at_ms, error=first_line(error))
-        if attempts is None:
+        released = await self._store.release(lease, "failed", due_at_ms=due_at_ms, error=first_line(error))
+        if released is None:
             return None
-        await self._outbox.retry(envelope, attempts, pause_ms)
-        return Answer(200, f"attempt {attempts} failed: {type(error).__name__}; tried again in {pause_ms / 1000:g} s")
+        await self._outbox.retry(envelope, released.attempts, pause_ms)
+        return Answer(
+            200, f"attempt {released.attempts} failed: {type(error).__name__}; tried again in {pause_ms / 1000:g} s"
+        )
 
     async def _hand_back(self, lease: Lease) -> None:
         try:
@@ -318,7 +341,11 @@ class Engine:
 
 def _claim(run: str, envelope: RunEnvelope, delivery: Delivery) -> Claim:
     message_id, retried = envelope.instead_of or (delivery.message_id, delivery.retried)
-    return Claim(run, nonce(), message_id, retried, LEASE_MS, _new_run(envelope))
+    return Claim(run, nonce(), message_id, retried, LEASE_MS, _new_run(envelope), envelope.path, envelope.at_most_once)
+
+
+def _spent(envelope: RunEnvelope) -> Outcome:
+    return INTERRUPTED if envelope.at_most_once else CRASH_LOOP
 
 
 def _new_run(envelope: RunEnvelope) -> NewRun | None:

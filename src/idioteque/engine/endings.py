@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from idioteque.paths import Path
@@ -36,10 +37,24 @@ class Raised:
 
 @dataclass(frozen=True, slots=True)
 class Suspended:
-    """Nothing more can move now: these steps are tried again later, and whether something else will wake the run."""
+    """Nothing more can move now: these steps are tried again later, these get deliveries of their own (with whether
+    they may start at most once), and whether something else will wake the run."""
 
     postponed: tuple[Postponed, ...]
+    scheduled: Mapping[Path, bool]
     awaits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Concluded:
+    """The one step that this pass was for has an outcome; `wake` is owed to the body, 0 when somebody else owes it."""
+
+    wake: int
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The function did not come to the one step that this pass was for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,4 +69,4 @@ class Faulted:
     error: BaseException
 
 
-Ending = Returned | Raised | Suspended | LeaseLost | Faulted
+Ending = Returned | Raised | Suspended | Concluded | Missing | LeaseLost | Faulted

@@ -15,7 +15,18 @@ from typing import Any, NoReturn
 
 from idioteque.clock import Clock
 from idioteque.context import StepOptions
-from idioteque.engine.endings import Ending, Faulted, LeaseLost, PassOver, Postponed, Raised, Returned, Suspended
+from idioteque.engine.endings import (
+    Concluded,
+    Ending,
+    Faulted,
+    LeaseLost,
+    Missing,
+    PassOver,
+    Postponed,
+    Raised,
+    Returned,
+    Suspended,
+)
 from idioteque.engine.failures import raised
 from idioteque.engine.history import History
 from idioteque.engine.outbox import Outbox
@@ -35,21 +46,35 @@ _log = logging.getLogger("idioteque")
 
 
 class InlinePass:
-    """Runs the body of one run under one lease.
+    """Runs one run under one lease: its body, or the one step `target`, for which the body is replayed to find it.
 
-    `careful` runs one step at a time and records each start first, so that a step that kills its process is found out.
+    With `isolated`, each step of the body gets a delivery of its own instead of running here. When the lease was taken
+    before without a result, steps run one at a time and record their start first, so that one that kills its process is
+    found out.
     """
 
     def __init__(
-        self, run_id: str, started: Started, store: Store, clock: Clock, outbox: Outbox, *, careful: bool = False
+        self,
+        run_id: str,
+        started: Started,
+        store: Store,
+        clock: Clock,
+        outbox: Outbox,
+        *,
+        target: Path = BODY,
+        isolated: bool = False,
     ) -> None:
-        self.lease = Lease(run_id, started.token)
+        self.lease = Lease(run_id, started.token, target)
         self.store = store
         self.clock = clock
-        self.turn = asyncio.Lock() if careful else None
+        self.turn = asyncio.Lock() if started.strikes > 1 else None
         self.unfinished = dict(started.unfinished)
         self.postponed: dict[Path, Postponed] = {}
         self.awaits = False
+        self._isolated = isolated
+        self._scheduled: dict[Path, bool] = {}
+        self._concluded: Concluded | None = None
+        self._target_met = target == BODY
         self._outbox = outbox
         self._started = started
         self._options: dict[str, Any] = json.loads(started.options)
@@ -107,8 +132,12 @@ class InlinePass:
             return Faulted(self._fault)
         if self._is_lost:
             return LeaseLost()
-        if not task.done():
-            return Suspended(tuple(self.postponed.values()), self.awaits)
+        if self._concluded is not None:
+            return self._concluded
+        if not self._target_met:
+            return Missing()
+        if not task.done() or self.lease.path != BODY:
+            return Suspended(tuple(self.postponed.values()), self._scheduled, self.awaits)
         if self._misuse is not None:
             return Raised(self._misuse)
         if task.cancelled():
@@ -154,7 +183,8 @@ class InlinePass:
         encoded = self._outbox.encode(event)
 
         async def start(path: Path) -> None:
-            await self._outbox.invoke(self.lease.run_id, path, function_id, encoded, self._options)
+            parent = (self.lease.run_id, path, self.lease.path)
+            await self._outbox.invoke(parent, function_id, encoded, self._options)
 
         result = await self._awaited(key, NEVER_MS, f"a run of {function_id}", start)
         assert result is not None
@@ -188,10 +218,24 @@ class InlinePass:
         if step.path in self._history:
             await self._turn_of(step.path)
             return self._history.outcome(step.path)
-        if self.is_stopping:
+        if self.is_stopping or not self._is_ours(step):
             await self._park()
         outcome = await asyncio.shield(self._running.get(step.path) or self._begun(step))
         return await self._park() if outcome is None else outcome
+
+    def _is_ours(self, step: Step) -> bool:
+        """Whether a step without an outcome runs in this pass, and not in a delivery of its own or of another step."""
+        if self.lease.path != BODY:
+            self._target_met = self._target_met or step.path == self.lease.path
+            return step.path[:1] == self.lease.path
+        if len(step.path) > 1 or not (step.has_own_delivery or self._isolated) or isinstance(step, Sleep | Wait):
+            return True
+        known = self.unfinished.get(step.path)
+        if known is not None and known.is_sent:
+            self.awaits = True
+        else:
+            self._scheduled[step.path] = step.at_most_once
+        return False
 
     def _scope(self) -> Scope:
         scope = current.get(None)
@@ -261,7 +305,7 @@ class InlinePass:
     @property
     def is_stopping(self) -> bool:
         """Whether nothing new may start."""
-        return self._is_lost or self._is_ended or self._fault is not None
+        return self._is_lost or self._is_ended or self._fault is not None or self._concluded is not None
 
     @property
     def is_misused(self) -> bool:
@@ -271,6 +315,11 @@ class InlinePass:
     def lose(self) -> None:
         """Start nothing more: the lease is somebody else's."""
         self._is_lost = True
+        self._changed.set()
+
+    def conclude(self, wake: int) -> None:
+        """Start nothing more: what this pass was for is on record."""
+        self._concluded = Concluded(wake)
         self._changed.set()
 
     def fault(self, error: BaseException) -> None:

@@ -89,24 +89,57 @@ class Outbox:
     async def wake(self, watcher: Watcher) -> None:
         """Have a run go on whose wait is over."""
         options: dict[str, Any] = json.loads(watcher.options)
-        await self._send_wake(watcher.event_id, watcher.function_id, watcher.path, watcher.epoch, options)
+        await self._send_wake(watcher.event_id, watcher.function_id, watcher.path, watcher.seat, watcher.epoch, options)
 
-    async def invoke(self, parent: str, path: Path, function_id: str, event: bytes, options: Mapping[str, Any]) -> None:
+    async def invoke(
+        self, parent: tuple[str, Path, Path], function_id: str, event: bytes, options: Mapping[str, Any]
+    ) -> None:
         """Start a run whose outcome is that of a step of another run."""
-        event_id = derived_id("evt", parent, *path)
+        event_id = derived_id("evt", parent[0], *parent[1])
         envelope = RunEnvelope(event_id, function_id, self._not_after_ms(0), event, options.get("retries"))
-        await self.start([replace(envelope, parent=(parent, path))])
+        await self.start([replace(envelope, parent=parent)])
 
-    async def answer_parent(self, parent: RunRecord, path: Path) -> None:
+    async def answer_parent(self, parent: RunRecord, path: Path, seat: Path) -> None:
         """Have a run go on whose invoked run has ended."""
-        await self._send_wake(parent.event_id, parent.function_id, path, parent.epoch, json.loads(parent.options))
+        options: dict[str, Any] = json.loads(parent.options)
+        await self._send_wake(parent.event_id, parent.function_id, path, seat, parent.epoch, options)
 
     async def _send_wake(
-        self, event_id: str, function_id: str, path: Path, epoch: int, options: Mapping[str, Any]
+        self, event_id: str, function_id: str, path: Path, seat: Path, epoch: int, options: Mapping[str, Any]
     ) -> None:
         not_after_ms = self._not_after_ms(0)
-        envelope = RunEnvelope(event_id, function_id, not_after_ms, retries=options.get("retries"), epoch=epoch)
+        flow = options.get("flow")
+        envelope = RunEnvelope(
+            *(event_id, function_id, not_after_ms),
+            retries=options.get("retries"),
+            epoch=epoch,
+            path=seat,
+            flow=None if flow is None else (flow[0], flow[1]),
+        )
         await self._dispatcher.send([_outgoing(envelope, 0.0, "wake", path_text(path))])
+
+    async def steps(self, envelope: RunEnvelope, scheduled: Mapping[Path, bool]) -> None:
+        """Have steps run in deliveries of their own."""
+        body = replace(envelope, event=None, hop=0, instead_of=None, not_after_ms=self._not_after_ms(0))
+        await self._dispatcher.send(
+            [
+                _outgoing(replace(body, path=path, at_most_once=at_most_once), 0.0, "step")
+                for path, at_most_once in scheduled.items()
+            ]
+        )
+
+    async def wake_body(self, envelope: RunEnvelope, generation: int) -> None:
+        """Have the body go on after a step that ran in a delivery of its own. The generation makes news of it."""
+        body = replace(
+            envelope,
+            event=None,
+            hop=0,
+            instead_of=None,
+            path=(),
+            at_most_once=False,
+            not_after_ms=self._not_after_ms(0),
+        )
+        await self._dispatcher.send([_outgoing(body, 0.0, "step-ended", str(generation))])
 
     async def fail(self, run: str, handler_id: str, failure: bytes, epoch: int) -> None:
         """Start the failure handler of a run that failed: a run of its own, whose event is the failure."""
@@ -142,7 +175,7 @@ def _due_at_ms(postponed: Postponed) -> int:
 
 def _outgoing(envelope: RunEnvelope, delay_s: float, kind: str, *cause: str) -> Outgoing:
     run = run_id(envelope.event_id, envelope.function_id)
-    deduplication_id = derived_id("dd", kind, run, str(envelope.epoch), *cause)
+    deduplication_id = derived_id("dd", kind, run, path_text(envelope.path), str(envelope.epoch), *cause)
     headers = (
         []
         if envelope.flow is None

@@ -48,6 +48,7 @@ class Pass(Protocol):
     def is_misused(self) -> bool: ...
 
     def lose(self) -> None: ...
+    def conclude(self, wake: int) -> None: ...
     def fault(self, error: BaseException) -> None: ...
     def remember(self, path: Path, outcome: Outcome) -> None: ...
     def rests(self) -> None: ...
@@ -99,8 +100,15 @@ class Step(Scope):
         self._due_at_ms = 0
         self._is_container = False
         self._has_turn = False
+        self.has_own_delivery = options.isolate
+        """Whether it asks for a delivery of its own."""
         self.decoded: object = MISSING
         """The result as replays will see it, once this pass knows it."""
+
+    @property
+    def at_most_once(self) -> bool:
+        """Whether its callable may start at most once."""
+        return self._options.at_most_once
 
     async def run(self) -> Outcome | None:
         """Run to the outcome; None when this pass will not see one. Never raises anything of the step's."""
@@ -138,7 +146,7 @@ class Step(Scope):
             await self._take_turn()
             if not await self._is_due():
                 return None
-            if self._options.at_most_once or owner.turn is not None:
+            if (self._options.at_most_once or owner.turn is not None) and self.path != owner.lease.path:
                 begun = await self._begin()
                 if not isinstance(begun, Begun):
                     return begun
@@ -245,6 +253,9 @@ class Step(Scope):
     async def _commit(self, outcome: Outcome) -> Outcome | None:
         owner = self.owner
         answer = await owner.store.commit(owner.lease, self.path, outcome)
+        if self.path == owner.lease.path and not isinstance(answer, Stale):
+            owner.conclude(answer.wake)
+            return None
         if isinstance(answer, Stale) or not answer.held:
             owner.lose()
             return None

@@ -7,11 +7,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from idioteque import ledger
-from idioteque.paths import BODY, Path
+from idioteque import ledger, snapshots
 from idioteque.clock import Clock, SystemClock
-from idioteque.ledger import RunRow, StepRow
-from idioteque.store import (MAILBOX_MS, Begun, Claim, Claimed, Committed, Failed, Gone, Lease, Letter, Lost, NewRun, Outcome, ReleaseKind, RunRecord, Scheduled, Status, Trouble, Unknown, Watcher, Won)
+from idioteque.ledger import Holder, RunRow, SeatRow, StepRow
+from idioteque.paths import BODY, Path
+from idioteque.store import (
+    MAILBOX_MS,
+    Begun,
+    Claim,
+    Claimed,
+    Committed,
+    Failed,
+    Gone,
+    Lease,
+    Letter,
+    Lost,
+    NewRun,
+    Outcome,
+    Released,
+    ReleaseKind,
+    RunRecord,
+    Scheduled,
+    Status,
+    Trouble,
+    Unknown,
+    Watcher,
+    Won,
+)
 
 
 @dataclass(slots=True)
@@ -19,11 +41,20 @@ class _Stored:
     run: RunRow
     event: bytes
     steps: dict[Path, StepRow] = field(default_factory=dict[Path, StepRow])
+    seats: dict[Path, SeatRow] = field(default_factory=dict[Path, SeatRow])
     watched: set[tuple[str, Path]] = field(default_factory=set[tuple[str, Path]])
 
     def step(self, path: Path) -> StepRow:
         """Return a step's row, which is kept only once something was recorded in it."""
         return self.steps.get(path) or StepRow(path)
+
+    def sent(self) -> list[Path]:
+        """Return the steps whose own messages were accepted."""
+        return [path for path, seat in self.seats.items() if seat.sent]
+
+    def holder(self, path: Path) -> Holder:
+        """Return whose lease a path names: the body's, or that of a step with deliveries of its own."""
+        return self.run if path == BODY else self.seats.get(path) or SeatRow(path)
 
 
 class MemoryStore:
@@ -46,10 +77,20 @@ class MemoryStore:
                 if claim.new is None:
                     return Unknown()
                 stored = self._create(claim.run_id, claim.new)
+            if claim.path != BODY:
+                return self._claim_step(stored, claim, now_ms)
             refused = ledger.claim(stored.run, claim, now_ms)
             if refused is not None:
                 return refused
-            return ledger.started(stored.run, stored.event, stored.steps.values())
+            return snapshots.started(stored.run, stored.event, stored.steps.values(), stored.run, stored.sent())
+
+    def _claim_step(self, stored: _Stored, claim: Claim, now_ms: int) -> Claimed:
+        step = stored.steps.setdefault(claim.path, StepRow(claim.path))
+        seat = stored.seats.setdefault(claim.path, SeatRow(claim.path))
+        refused = ledger.claim_step(stored.run, step, seat, claim, now_ms)
+        if refused is not None:
+            return refused
+        return snapshots.started(stored.run, stored.event, stored.steps.values(), seat, stored.sent())
 
     async def commit(self, lease: Lease, path: Path, outcome: Outcome) -> Committed:
         now_ms = self._clock.now_ms()
@@ -63,12 +104,24 @@ class MemoryStore:
                     self._forget_watchers(lease.run_id)
                 return answer
             step = stored.step(path)
-            answer = ledger.commit_step(stored.run, step, lease.token, outcome, now_ms)
+            if path == lease.path:
+                seat = stored.seats.setdefault(path, SeatRow(path))
+                answer = ledger.commit_seat(stored.run, step, seat, lease.token, outcome, now_ms)
+            else:
+                holder = stored.holder(lease.path)
+                answer = ledger.commit_step(stored.run, step, holder, lease.token, outcome, now_ms)
             if step.outcome is not None:
                 stored.steps[path] = step
             if step.waits_for is not None:
                 self._forget_watchers(lease.run_id, path)
             return answer
+
+    async def sent(self, lease: Lease, paths: Sequence[Path]) -> None:
+        with self._lock:
+            stored = self._runs.get(lease.run_id)
+            if stored is not None:
+                for path in paths:
+                    stored.seats.setdefault(path, SeatRow(path)).sent = 1
 
     async def begin(self, lease: Lease, path: Path, *, at_most_once: bool = False) -> Begun:
         with self._lock:
@@ -77,7 +130,7 @@ class MemoryStore:
                 return Gone()
             step = stored.step(path)
             around = [stored.steps[path[:n]] for n in range(1, len(path)) if path[:n] in stored.steps]
-            answer = ledger.begin(stored.run, step, around, lease.token, at_most_once)
+            answer = ledger.begin(stored.run, step, around, stored.holder(lease.path), lease.token, at_most_once)
             if not isinstance(answer, Gone):
                 stored.steps[path] = step
             return answer
@@ -89,7 +142,9 @@ class MemoryStore:
             if stored is None:
                 return Gone()
             step = stored.step(path)
-            answer = ledger.fail(stored.run, step, lease.token, attempts, due_at_ms, error, now_ms)
+            answer = ledger.fail(
+                stored.run, step, stored.holder(lease.path), lease.token, attempts, due_at_ms, error, now_ms
+            )
             if not isinstance(answer, Gone):
                 stored.steps[path] = step
             return answer
@@ -100,7 +155,7 @@ class MemoryStore:
             if stored is None:
                 return Gone()
             step = stored.step(path)
-            answer = ledger.schedule(stored.run, step, lease.token, due_at_ms, waits_for)
+            answer = ledger.schedule(stored.run, step, stored.holder(lease.path), lease.token, due_at_ms, waits_for)
             if not isinstance(answer, Gone):
                 stored.steps[path] = step
             return answer
@@ -108,12 +163,19 @@ class MemoryStore:
     async def watch(self, lease: Lease, path: Path, types: Sequence[str], where: bytes) -> None:
         with self._lock:
             stored = self._runs.get(lease.run_id)
-            if stored is None or not stored.run.is_held_by(lease.token):
+            if stored is None or not stored.holder(lease.path).is_held_by(lease.token):
                 return
             run = stored.run
             watcher = Watcher(
-                *(run.run_id, path, run.event_id, run.function_id),
-                *(where, run.created_at_ms, run.epoch, run.options),
+                run_id=run.run_id,
+                path=path,
+                event_id=run.event_id,
+                function_id=run.function_id,
+                where=where,
+                created_at_ms=run.created_at_ms,
+                epoch=run.epoch,
+                options=run.options,
+                seat=lease.path,
             )
             for type_name in types:
                 self._watchers.setdefault(type_name, {}).setdefault((run.run_id, path), watcher)
@@ -181,18 +243,23 @@ class MemoryStore:
 
     async def release(
         self, lease: Lease, kind: ReleaseKind, *, due_at_ms: int = 0, error: str | None = None
-    ) -> int | None:
+    ) -> Released | None:
         with self._lock:
             stored = self._runs.get(lease.run_id)
-            return None if stored is None else ledger.release(stored.run, lease.token, kind, due_at_ms, error)
+            if stored is None:
+                return None
+            return ledger.release(stored.run, stored.holder(lease.path), lease.token, kind, due_at_ms, error)
 
     async def renew(self, leases: Sequence[Lease], lease_ms: int) -> Sequence[bool]:
         now_ms = self._clock.now_ms()
         with self._lock:
-            return [
-                lease.run_id in self._runs and ledger.renew(self._runs[lease.run_id].run, lease.token, lease_ms, now_ms)
-                for lease in leases
-            ]
+            return [self._renew(lease, lease_ms, now_ms) for lease in leases]
+
+    def _renew(self, lease: Lease, lease_ms: int, now_ms: int) -> bool:
+        stored = self._runs.get(lease.run_id)
+        if stored is None:
+            return False
+        return ledger.renew(stored.run, stored.holder(lease.path), lease.token, lease_ms, now_ms)
 
     async def trouble(self, run_id: str, trouble: Trouble, new: NewRun | None = None) -> None:
         with self._lock:
@@ -211,8 +278,11 @@ class MemoryStore:
     async def reopen(self, run_id: str) -> int | None:
         with self._lock:
             stored = self._runs.get(run_id)
-            if stored is None or ledger.reopen(stored.run, stored.steps.values()) is None:
+            changed = None if stored is None else ledger.reopen(stored.run, stored.steps.values())
+            if stored is None or changed is None:
                 return None
+            for step in changed:
+                stored.seats.pop(step.path, None)
             return stored.run.epoch
 
     def _create(self, run_id: str, new: NewRun) -> _Stored:
@@ -223,7 +293,7 @@ class MemoryStore:
     async def get(self, run_id: str) -> RunRecord | None:
         with self._lock:
             stored = self._runs.get(run_id)
-            return None if stored is None else ledger.record(stored.run, stored.event, stored.steps.values())
+            return None if stored is None else snapshots.record(stored.run, stored.event, stored.steps.values())
 
     async def list(
         self,
@@ -243,7 +313,7 @@ class MemoryStore:
                 for stored in newest_first
                 if status in (None, stored.run.status) and function_id in (None, stored.run.function_id)
             ]
-            return [ledger.record(stored.run, stored.event) for stored in wanted[:limit]]
+            return [snapshots.record(stored.run, stored.event) for stored in wanted[:limit]]
 
     async def close(self) -> None:
         return

@@ -7,20 +7,46 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from idioteque import ledger
-from idioteque.paths import BODY, Path, path_of, path_text
+from idioteque import ledger, snapshots
 from idioteque.clock import Clock, SystemClock
 from idioteque.database import Database, SqlValue, Transaction, check_database, migrate, open_database
 from idioteque.errors import ConfigurationError
-from idioteque.store import (MAILBOX_MS, Begun, Claim, Claimed, Committed, Due, Failed, Gone, Lease, Letter, Lost, NewRun, Outcome, ReleaseKind, RunRecord, Scheduled, Status, Trouble, Unknown, Watcher, Won)
+from idioteque.ledger import SeatRow
+from idioteque.paths import BODY, Path, path_text
+from idioteque.store import (
+    MAILBOX_MS,
+    Begun,
+    Claim,
+    Claimed,
+    Committed,
+    Due,
+    Failed,
+    Gone,
+    Lease,
+    Letter,
+    Lost,
+    NewRun,
+    Outcome,
+    Released,
+    ReleaseKind,
+    RunRecord,
+    Scheduled,
+    Status,
+    Trouble,
+    Unknown,
+    Watcher,
+    Won,
+)
 from idioteque.stores.tables import (
     ADVANCE_MARK,
     FORGET,
+    FORGET_SEAT,
     HAND_ON_MARK,
     LETTER,
     LETTERS,
     LIST,
     MARK,
+    NOTE_SEAT,
     POST,
     PUT_MARK,
     READ_EVENT,
@@ -31,12 +57,16 @@ from idioteque.stores.tables import (
     WATCH,
     WATCHERS,
     create,
+    load_holder,
     load_run,
     load_step,
     run_of,
+    save_holder,
     save_run,
     save_step,
+    seats_of,
     step_of,
+    watcher_of,
 )
 
 T = TypeVar("T")
@@ -68,13 +98,21 @@ class SqlStore:
                     return Unknown()
                 run = create(tx, claim.run_id, claim.new, now_ms)
             is_new = not run.tokens
-            refused = ledger.claim(run, claim, now_ms)
-            save_run(tx, run)
+            holder = load_holder(tx, run, claim.path)
+            if isinstance(holder, SeatRow):
+                step = load_step(tx, run.run_id, claim.path)
+                refused = ledger.claim_step(run, step, holder, claim, now_ms)
+                save_step(tx, run.run_id, step)
+            else:
+                refused = ledger.claim(run, claim, now_ms)
+            save_holder(tx, run, holder)
             if refused is not None:
                 return refused
             event = tx.execute(READ_EVENT, {"event_id": run.event_id})[0][0]
-            rows = [] if is_new else tx.execute(READ_STEPS, {"run_id": run.run_id})
-            return ledger.started(run, event, [step_of(row) for row in rows])
+            if is_new:
+                return snapshots.started(run, event, (), holder)
+            steps = [step_of(row) for row in tx.execute(READ_STEPS, {"run_id": run.run_id})]
+            return snapshots.started(run, event, steps, holder, seats_of(tx, run.run_id))
 
         return await self._write(operation)
 
@@ -92,10 +130,14 @@ class SqlStore:
                 return answer
             step = load_step(tx, lease.run_id, path)
             before = step.seq
-            answer = ledger.commit_step(run, step, lease.token, outcome, now_ms)
+            holder = load_holder(tx, run, lease.path)
+            if isinstance(holder, SeatRow) and path == lease.path:
+                answer = ledger.commit_seat(run, step, holder, lease.token, outcome, now_ms)
+            else:
+                answer = ledger.commit_step(run, step, holder, lease.token, outcome, now_ms)
             if step.seq != before:
                 save_step(tx, run.run_id, step)
-                save_run(tx, run)
+                save_holder(tx, run, holder)
             if step.waits_for is not None:
                 tx.execute(UNWATCH, {"run_id": run.run_id, "path": path_text(path)})
             return answer
@@ -110,11 +152,12 @@ class SqlStore:
             step = load_step(tx, lease.run_id, path)
             around = [load_step(tx, lease.run_id, path[:n]) for n in range(1, len(path))]
             around = [outer for outer in around if outer.strikes]
-            answer = ledger.begin(run, step, around, lease.token, at_most_once)
+            holder = load_holder(tx, run, lease.path)
+            answer = ledger.begin(run, step, around, holder, lease.token, at_most_once)
             if not isinstance(answer, Gone):
                 for row in (step, *around):
                     save_step(tx, run.run_id, row)
-                save_run(tx, run)
+                save_holder(tx, run, holder)
             return answer
 
         return await self._write(operation)
@@ -126,10 +169,11 @@ class SqlStore:
             if run is None:
                 return Gone()
             step = load_step(tx, lease.run_id, path)
-            answer = ledger.fail(run, step, lease.token, attempts, due_at_ms, error, now_ms)
+            holder = load_holder(tx, run, lease.path)
+            answer = ledger.fail(run, step, holder, lease.token, attempts, due_at_ms, error, now_ms)
             if not isinstance(answer, Gone):
                 save_step(tx, run.run_id, step)
-                save_run(tx, run)
+                save_holder(tx, run, holder)
             return answer
 
         return await self._write(operation)
@@ -140,7 +184,8 @@ class SqlStore:
             if run is None:
                 return Gone()
             step = load_step(tx, lease.run_id, path)
-            answer = ledger.schedule(run, step, lease.token, due_at_ms, waits_for)
+            holder = load_holder(tx, run, lease.path)
+            answer = ledger.schedule(run, step, holder, lease.token, due_at_ms, waits_for)
             if isinstance(answer, Due):
                 save_step(tx, run.run_id, step)
             return answer
@@ -150,8 +195,13 @@ class SqlStore:
     async def watch(self, lease: Lease, path: Path, types: Sequence[str], where: bytes) -> None:
         def operation(tx: Transaction) -> None:
             run = load_run(tx, lease.run_id)
-            if run is not None and run.is_held_by(lease.token):
-                row = {"run_id": run.run_id, "path": path_text(path), "condition": where}
+            if run is not None and load_holder(tx, run, lease.path).is_held_by(lease.token):
+                row: dict[str, SqlValue] = {
+                    "run_id": run.run_id,
+                    "path": path_text(path),
+                    "seat": path_text(lease.path),
+                    "condition": where,
+                }
                 tx.execute_many(WATCH, [{**row, "type": type_name} for type_name in types])
 
         await self._write(operation)
@@ -169,7 +219,7 @@ class SqlStore:
         letter = await self._write(operation)
         # Looked for once the event can be seen, so that of a wait and an event at one moment one finds the other.
         rows = await self._read(lambda tx: tx.execute(WATCHERS, {"type": type_name}))
-        return letter, [Watcher(row[0], path_of(row[1]), *row[2:]) for row in rows]
+        return letter, [watcher_of(row) for row in rows]
 
     async def letters(self, types: Sequence[str], since_ms: int) -> Sequence[Letter]:
         def operation(tx: Transaction) -> list[Letter]:
@@ -212,16 +262,22 @@ class SqlStore:
 
         return await self._write(operation)
 
+    async def sent(self, lease: Lease, paths: Sequence[Path]) -> None:
+        rows = [{"run_id": lease.run_id, "path": path_text(path)} for path in paths]
+        await self._write(lambda tx: tx.execute_many(NOTE_SEAT, rows))
+
     async def release(
         self, lease: Lease, kind: ReleaseKind, *, due_at_ms: int = 0, error: str | None = None
-    ) -> int | None:
-        def operation(tx: Transaction) -> int | None:
+    ) -> Released | None:
+        def operation(tx: Transaction) -> Released | None:
             run = load_run(tx, lease.run_id)
             if run is None:
                 return None
-            attempts = ledger.release(run, lease.token, kind, due_at_ms, error)
-            save_run(tx, run)
-            return attempts
+            holder = load_holder(tx, run, lease.path)
+            released = ledger.release(run, holder, lease.token, kind, due_at_ms, error)
+            if released is not None:
+                save_holder(tx, run, holder)
+            return released
 
         return await self._write(operation)
 
@@ -230,10 +286,7 @@ class SqlStore:
             now_ms = self._now_ms(tx)
             held: dict[Lease, bool] = {}
             for lease in sorted(leases, key=_order):  # in one order, so that nobody waits for who waits for him
-                run = load_run(tx, lease.run_id)
-                held[lease] = run is not None and ledger.renew(run, lease.token, lease_ms, now_ms)
-                if run is not None and held[lease]:
-                    save_run(tx, run)
+                held[lease] = _renew(tx, lease, lease_ms, now_ms)
             return [held[lease] for lease in leases]
 
         return await self._write(operation)
@@ -272,6 +325,7 @@ class SqlStore:
                 return None
             for step in changed:
                 save_step(tx, run_id, step)
+                tx.execute(FORGET_SEAT, {"run_id": run_id, "path": path_text(step.path)})
             save_run(tx, run)
             return run.epoch
 
@@ -284,7 +338,7 @@ class SqlStore:
                 return None
             event = tx.execute(READ_EVENT, {"event_id": run.event_id})[0][0]
             steps = [step_of(row) for row in tx.execute(READ_STEPS, {"run_id": run_id})]
-            return ledger.record(run, event, steps)
+            return snapshots.record(run, event, steps)
 
         return await self._read(operation)
 
@@ -305,7 +359,7 @@ class SqlStore:
 
         def operation(tx: Transaction) -> list[RunRecord]:
             runs = [run_of(row) for row in tx.execute(LIST, wanted)]
-            return [ledger.record(run, tx.execute(READ_EVENT, {"event_id": run.event_id})[0][0]) for run in runs]
+            return [snapshots.record(run, tx.execute(READ_EVENT, {"event_id": run.event_id})[0][0]) for run in runs]
 
         return await self._read(operation)
 
@@ -347,3 +401,14 @@ class SqlStore:
 
 def _order(lease: Lease) -> str:
     return lease.run_id
+
+
+def _renew(tx: Transaction, lease: Lease, lease_ms: int, now_ms: int) -> bool:
+    run = load_run(tx, lease.run_id)
+    if run is None:
+        return False
+    holder = load_holder(tx, run, lease.path)
+    is_held = ledger.renew(run, holder, lease.token, lease_ms, now_ms)
+    if is_held:
+        save_holder(tx, run, holder)
+    return is_held

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from idioteque.paths import Path, path_of, path_text
 from idioteque.database import Row, Transaction
-from idioteque.ledger import RunRow, StepRow
-from idioteque.store import (NewRun, Outcome)
+from idioteque.ledger import Holder, RunRow, SeatRow, StepRow
+from idioteque.paths import BODY, Path, path_of, path_text
+from idioteque.store import NewRun, Outcome, Watcher
 
 RUN_COLUMNS = (
     "run_id, event_id, function_id, options, created_at_ms, status, finished_at_ms, outcome_ok, outcome, attempts,"
     " strikes, due_at_ms, last_error, epoch, trouble, seq, tokens, token, lease_until_ms, alive_at_ms, owner,"
-    " message_id, retried"
+    " message_id, retried, dirty, gen"
 )
 STEP_COLUMNS = (
     "path, outcome_ok, outcome, seq, attempts, strikes, begun, due_at_ms, committed_at_ms, last_error, taken, waits_for"
@@ -20,10 +20,34 @@ STEP_COLUMNS = (
 
 READ_RUN = f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = :run_id"  # noqa: S608 - constant columns
 
+_SEAT_COLUMNS = "path, token, lease_until_ms, alive_at_ms, owner, message_id, retried, strikes, wake, sent"
+
+READ_SEAT = f"SELECT {_SEAT_COLUMNS} FROM seats WHERE run_id = :run_id AND path = :path"  # noqa: S608
+
+# The steps of a run whose own messages were accepted.
+SEATS = "SELECT path FROM seats WHERE run_id = :run_id AND sent = 1"
+
+# A step's lease as it now is.
+SAVE_SEAT = """INSERT INTO seats (run_id, path, token, lease_until_ms, alive_at_ms, owner, message_id, retried, strikes,
+        wake, sent)
+    VALUES (:run_id, :path, :token, :lease_until_ms, :alive_at_ms, :owner, :message_id, :retried, :strikes, :wake,
+        :sent)
+    ON CONFLICT (run_id, path) DO UPDATE SET token = :token, lease_until_ms = :lease_until_ms,
+        alive_at_ms = :alive_at_ms, owner = :owner, message_id = :message_id, retried = :retried, strikes = :strikes,
+        wake = :wake, sent = :sent"""
+
+# A message of the step's own is on its way; whoever came first may have gone further.
+NOTE_SEAT = """INSERT INTO seats (run_id, path, token, lease_until_ms, alive_at_ms, owner, message_id, retried, strikes,
+        wake, sent)
+    VALUES (:run_id, :path, 0, 0, 0, '', '', 0, 0, 0, 1) ON CONFLICT (run_id, path) DO UPDATE SET sent = 1"""
+
+FORGET_SEAT = "DELETE FROM seats WHERE run_id = :run_id AND path = :path"
+
 # A new run; another delivery may have created it first, and then that one stands.
 CREATE_RUN = """INSERT INTO runs (run_id, event_id, function_id, options, created_at_ms, status, attempts, strikes,
-        due_at_ms, epoch, seq, tokens, token, lease_until_ms, alive_at_ms, owner, message_id, retried)
-    VALUES (:run_id, :event_id, :function_id, :options, :now_ms, 'running', 0, 0, 0, 0, 0, 0, 0, 0, 0, '', '', 0)
+        due_at_ms, epoch, seq, tokens, token, lease_until_ms, alive_at_ms, owner, message_id, retried,
+        dirty, gen)
+    VALUES (:run_id, :event_id, :function_id, :options, :now_ms, 'running', 0, 0, 0, 0, 0, 0, 0, 0, 0, '', '', 0, 0, 0)
     ON CONFLICT (run_id) DO NOTHING"""
 
 # The event is stored once for all functions that it starts; the first one to be stored is the event for good.
@@ -34,7 +58,7 @@ SAVE_RUN = """UPDATE runs SET status = :status, finished_at_ms = :finished_at_ms
         outcome = :outcome, attempts = :attempts, strikes = :strikes, due_at_ms = :due_at_ms, last_error = :last_error,
         epoch = :epoch, trouble = :trouble, seq = :seq, tokens = :tokens, token = :token,
         lease_until_ms = :lease_until_ms, alive_at_ms = :alive_at_ms, owner = :owner, message_id = :message_id,
-        retried = :retried
+        retried = :retried, dirty = :dirty, gen = :gen
     WHERE run_id = :run_id"""
 
 READ_EVENT = "SELECT event FROM run_events WHERE event_id = :event_id"
@@ -63,7 +87,8 @@ LIST = f"""SELECT {RUN_COLUMNS} FROM runs
     ORDER BY created_at_ms DESC, run_id DESC LIMIT :limit"""  # noqa: S608
 
 
-WATCH = """INSERT INTO watchers (run_id, path, type, condition) VALUES (:run_id, :path, :type, :condition)
+WATCH = """INSERT INTO watchers (run_id, path, seat, type, condition)
+    VALUES (:run_id, :path, :seat, :type, :condition)
     ON CONFLICT (run_id, path, type) DO NOTHING"""
 
 UNWATCH = "DELETE FROM watchers WHERE run_id = :run_id AND path = :path"
@@ -72,7 +97,8 @@ UNWATCH = "DELETE FROM watchers WHERE run_id = :run_id AND path = :path"
 UNWATCH_ALL = "DELETE FROM watchers WHERE run_id = :run_id"
 
 # Everybody who waits for an event of a type, but for runs that have ended meanwhile.
-WATCHERS = """SELECT w.run_id, w.path, r.event_id, r.function_id, w.condition, r.created_at_ms, r.epoch, r.options
+WATCHERS = """SELECT w.run_id, w.path, r.event_id, r.function_id, w.condition, r.created_at_ms, r.epoch, r.options,
+        w.seat
     FROM watchers w JOIN runs r ON r.run_id = w.run_id
     WHERE w.type = :type AND r.status IN ('running', 'waiting')"""
 
@@ -163,8 +189,50 @@ def save_run(tx: Transaction, run: RunRow) -> None:
             "owner": run.owner,
             "message_id": run.message_id,
             "retried": run.retried,
+            "dirty": run.dirty,
+            "gen": run.gen,
         },
     )
+
+
+def load_holder(tx: Transaction, run: RunRow, path: Path) -> Holder:
+    """Return whose lease a path names: the body's, or that of a step with deliveries of its own."""
+    if path == BODY:
+        return run
+    rows = tx.execute(READ_SEAT, {"run_id": run.run_id, "path": path_text(path)})
+    return SeatRow(path_of(rows[0][0]), *rows[0][1:]) if rows else SeatRow(path)
+
+
+def save_holder(tx: Transaction, run: RunRow, holder: Holder) -> None:
+    """Keep what an operation changed in a run and in the lease it was made under."""
+    save_run(tx, run)
+    if isinstance(holder, RunRow):
+        return
+    tx.execute(
+        SAVE_SEAT,
+        {
+            "run_id": run.run_id,
+            "path": path_text(holder.path),
+            "token": holder.token,
+            "lease_until_ms": holder.lease_until_ms,
+            "alive_at_ms": holder.alive_at_ms,
+            "owner": holder.owner,
+            "message_id": holder.message_id,
+            "retried": holder.retried,
+            "strikes": holder.strikes,
+            "wake": holder.wake,
+            "sent": holder.sent,
+        },
+    )
+
+
+def watcher_of(row: Row) -> Watcher:
+    columns: tuple[Any, ...] = (row[0], path_of(row[1]), *row[2:8], path_of(row[8]))
+    return Watcher(*columns)
+
+
+def seats_of(tx: Transaction, run_id: str) -> list[Path]:
+    return [path_of(row[0]) for row in tx.execute(SEATS, {"run_id": run_id})]
 
 
 def load_step(tx: Transaction, run_id: str, path: Path) -> StepRow:

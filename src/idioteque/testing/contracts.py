@@ -49,6 +49,7 @@ from idioteque.testing.leases import (
     taken_over,
 )
 from idioteque.testing.operations import OperationsContract
+from idioteque.testing.seats import SeatContract
 
 PATHS: tuple[Path, ...] = (
     ("a",),
@@ -75,7 +76,7 @@ PATHS: tuple[Path, ...] = (
 """Keys that a store may confuse: prefixes of one another, separators, case, and characters with a meaning elsewhere."""
 
 
-class StoreContract(LeaseContract, OperationsContract):
+class StoreContract(LeaseContract, OperationsContract, SeatContract):
     """Every rule that the engine leans on: what is here, and what the classes it comes from hold."""
 
     # ---- commit

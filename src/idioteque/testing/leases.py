@@ -14,6 +14,7 @@ from idioteque.store import (
     Lease,
     NewRun,
     Outcome,
+    Released,
     RunRecord,
     Started,
     StepRecord,
@@ -156,7 +157,7 @@ class LeaseContract:
 
     async def test_a_suspended_run_waits_and_is_anybodys(self, store: Store) -> None:
         lease = await held(store, "a")
-        assert await store.release(lease, "suspended") == 0
+        assert await store.release(lease, "suspended") == Released(0)
         record = await recorded(store)
         assert (record.status, record.strikes, record.lease_until_ms) == ("waiting", 0, 0)
         assert await store.release(lease, "suspended") is None, "it is held no longer"
@@ -166,7 +167,7 @@ class LeaseContract:
     async def test_a_function_that_failed_waits_until_it_is_due(self, store: Store, clock: ManualClock) -> None:
         lease = await held(store, "a")
         due_at_ms = clock.now_ms() + 30_000
-        assert await store.release(lease, "failed", due_at_ms=due_at_ms, error="ValueError: no") == 1
+        assert await store.release(lease, "failed", due_at_ms=due_at_ms, error="ValueError: no") == Released(1)
         await clock.advance(10)
         assert await store.claim(claim("b")) == Waiting(1, 20_000)
         record = await recorded(store)
@@ -175,13 +176,13 @@ class LeaseContract:
         await clock.advance(20)
         second = started(await store.claim(claim("c")))
         assert (second.attempts, second.strikes) == (1, 1)
-        assert await store.release(Lease(RUN, second.token), "failed", due_at_ms=clock.now_ms()) == 2
+        assert await store.release(Lease(RUN, second.token), "failed", due_at_ms=clock.now_ms()) == Released(2)
 
     async def test_a_shutdown_takes_the_strike_of_its_claim_back(self, store: Store, clock: ManualClock) -> None:
         await held(store, "a")
         lease = await taken_over(store, clock)
         assert (await recorded(store)).strikes == 2
-        assert await store.release(lease, "shutdown") == 0
+        assert await store.release(lease, "shutdown") == Released(0)
         record = await recorded(store)
         assert (record.strikes, record.lease_until_ms, record.attempts) == (1, 0, 0)
         assert started(await store.claim(claim("b"))).strikes == 2

@@ -97,7 +97,8 @@ class FaultyDispatcher(InlineDispatcher):
 class Rig:
     """One worker with everything it needs; `mount` once its functions are declared."""
 
-    def __init__(self, store: str = "memory") -> None:
+    def __init__(self, store: str = "memory", mode: Literal["inline", "isolated"] = "inline") -> None:
+        self.mode: Literal["inline", "isolated"] = mode
         self.clock = ManualClock()
         self.faults = Faults()
         inner: Store = (
@@ -118,7 +119,7 @@ class Rig:
 
     def mount(self) -> Mount:
         if self._mount is None:
-            self._mount = self.dispatcher.mount(self.worker)
+            self._mount = self.dispatcher.mount(self.worker, mode=self.mode)
         return self._mount
 
     async def effect(self, name: str, value: Any = None) -> Any:

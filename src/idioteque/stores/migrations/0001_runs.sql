@@ -26,7 +26,9 @@ CREATE TABLE runs (
     alive_at_ms BIGINT NOT NULL,
     owner TEXT NOT NULL,
     message_id TEXT NOT NULL,
-    retried BIGINT NOT NULL
+    retried BIGINT NOT NULL,
+    dirty BIGINT NOT NULL,
+    gen BIGINT NOT NULL
 );
 
 CREATE INDEX runs_by_age ON runs (created_at_ms, run_id);
@@ -48,9 +50,25 @@ CREATE TABLE steps (
     PRIMARY KEY (run_id, path)
 );
 
+CREATE TABLE seats (
+    run_id TEXT NOT NULL,
+    path TEXT NOT NULL,
+    token BIGINT NOT NULL,
+    lease_until_ms BIGINT NOT NULL,
+    alive_at_ms BIGINT NOT NULL,
+    owner TEXT NOT NULL,
+    message_id TEXT NOT NULL,
+    retried BIGINT NOT NULL,
+    strikes BIGINT NOT NULL,
+    wake BIGINT NOT NULL,
+    sent BIGINT NOT NULL,
+    PRIMARY KEY (run_id, path)
+);
+
 CREATE TABLE watchers (
     run_id TEXT NOT NULL,
     path TEXT NOT NULL,
+    seat TEXT NOT NULL,
     type TEXT NOT NULL,
     condition BYTEA NOT NULL,
     PRIMARY KEY (run_id, path, type)

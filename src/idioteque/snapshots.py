@@ -1,0 +1,89 @@
+"""A run's rows as others see them: what a holder goes on from, and what people look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from idioteque.ledger import Holder, RunRow, StepRow
+from idioteque.paths import Path
+from idioteque.store import Recorded, RunRecord, Started, StepRecord, Trouble, Unfinished
+
+
+def started(
+    run: RunRow, event: bytes, steps: Iterable[StepRow], holder: Holder | None = None, seats: Iterable[Path] = ()
+) -> Started:
+    """Return what a holder needs to know: the history in the order of its commits, and what is still unfinished."""
+    outcomes: list[Recorded] = []
+    unfinished: dict[Path, Unfinished] = {}
+    sent = set(seats)
+    ended: set[Path] = set()
+    for step in steps:
+        if step.outcome is not None:
+            outcomes.append(Recorded(step.path, step.outcome, step.seq))
+            ended.add(step.path)
+        else:
+            unfinished[step.path] = Unfinished(step.attempts, step.due_at_ms, step.path in sent)
+    for path in sent - ended - unfinished.keys():
+        unfinished[path] = Unfinished(0, 0, is_sent=True)
+    outcomes.sort(key=_seq)
+    held = holder or run
+    return Started(
+        held.token,
+        run.attempts,
+        held.strikes,
+        run.event_id,
+        run.function_id,
+        event,
+        run.options,
+        run.created_at_ms,
+        outcomes,
+        unfinished,
+    )
+
+
+def record(run: RunRow, event: bytes, steps: Iterable[StepRow] = ()) -> RunRecord:
+    """Return a run as people look at it."""
+    ordered = sorted(steps, key=lambda step: (step.outcome is None, step.seq, step.path))
+    return RunRecord(
+        run_id=run.run_id,
+        event_id=run.event_id,
+        function_id=run.function_id,
+        status=run.status,
+        event=event,
+        options=run.options,
+        outcome=run.outcome,
+        attempts=run.attempts,
+        strikes=run.strikes,
+        due_at_ms=run.due_at_ms,
+        lease_until_ms=run.lease_until_ms if run.token else 0,
+        created_at_ms=run.created_at_ms,
+        finished_at_ms=run.finished_at_ms,
+        error=run.last_error,
+        epoch=run.epoch,
+        trouble=_trouble(run.trouble),
+        steps=[
+            StepRecord(
+                step.path,
+                step.outcome,
+                step.seq or None,
+                step.attempts,
+                step.strikes,
+                step.due_at_ms,
+                step.committed_at_ms,
+                step.last_error,
+                step.waits_for,
+            )
+            for step in ordered
+        ],
+    )
+
+
+def _trouble(text: str | None) -> Trouble | None:
+    if text is None:
+        return None
+    kind, _, rest = text.partition(" ")
+    return Trouble("missing_step" if kind == "missing_step" else "dead_letter", rest)
+
+
+def _seq(recorded: Recorded) -> int:
+    return recorded.seq

@@ -1,0 +1,140 @@
+"""What every store must do for steps that run in deliveries of their own; a part of `StoreContract`."""
+
+from __future__ import annotations
+
+from idioteque.paths import BODY, Path
+from idioteque.store import (
+    MAX_STRIKES,
+    Busy,
+    Claimed,
+    Exhausted,
+    Finished,
+    Lease,
+    Lost,
+    Released,
+    Settled,
+    Stale,
+    Started,
+    Store,
+    Waiting,
+    Won,
+)
+from idioteque.testing.clock import ManualClock
+from idioteque.testing.leases import FAILURE, LEASE_MS, OK, OTHER, RUN, held, started
+from idioteque.testing.leases import claim as body_claim
+
+ONE: Path = ("one",)
+TWO: Path = ("two",)
+
+
+async def claimed(
+    store: Store, owner: str, path: Path = ONE, *, message: str = "", at_most_once: bool = False
+) -> Claimed:
+    """Claim a step of the contract's run; every claim is a message of its own unless told otherwise."""
+    request = body_claim(owner)
+    return await store.claim(
+        type(request)(
+            *(request.run_id, owner, message or f"msg-{owner}", 0, LEASE_MS), path=path, at_most_once=at_most_once
+        )
+    )
+
+
+async def seated(store: Store, owner: str, path: Path = ONE) -> Lease:
+    """Claim a step and return its lease."""
+    answer = await claimed(store, owner, path)
+    assert isinstance(answer, Started)
+    return Lease(RUN, answer.token, path)
+
+
+class SeatContract:
+    """A step with deliveries of its own has a lease of its own, and owes the body a wake when it ends."""
+
+    async def test_a_step_and_the_body_are_held_apart(self, store: Store) -> None:
+        body = await held(store, "a")
+        one, two = await seated(store, "b"), await seated(store, "c", TWO)
+        assert len({body.token, one.token, two.token}) == 3
+        assert isinstance(await claimed(store, "d"), Busy)
+        assert list(await store.renew([body, one, two], LEASE_MS)) == [True, True, True]
+
+    async def test_the_first_step_to_end_owes_the_body_a_wake_and_those_after_it_do_not(self, store: Store) -> None:
+        await held(store, "a")
+        one, two = await seated(store, "b"), await seated(store, "c", TWO)
+        assert await store.commit(one, ONE, OK) == Won(held=False, wake=1)
+        assert await store.commit(two, TWO, FAILURE) == Won(held=False, wake=0)
+        assert await claimed(store, "d") == Settled(wake=1)
+        assert await claimed(store, "e", TWO) == Settled(wake=1)
+
+    async def test_a_claim_of_the_body_makes_the_next_wake_news(self, store: Store, clock: ManualClock) -> None:
+        await held(store, "a")
+        one, two = await seated(store, "b"), await seated(store, "c", TWO)
+        assert await store.commit(one, ONE, OK) == Won(held=False, wake=1)
+        await clock.advance(LEASE_MS / 1000 + 1)
+        seen = started(await store.claim(body_claim("d")))
+        assert [entry.path for entry in seen.outcomes] == [ONE]
+        assert await store.commit(two, TWO, OK) == Won(held=False, wake=2)
+
+    async def test_the_body_hears_at_its_release_of_steps_that_ended_meanwhile(self, store: Store) -> None:
+        body = await held(store, "a")
+        one = await seated(store, "b")
+        await store.commit(one, ONE, OK)
+        assert await store.release(body, "suspended") == Released(0, is_dirty=True)
+
+    async def test_a_step_that_ended_tells_the_same_wake_to_whoever_comes_late(self, store: Store) -> None:
+        await held(store, "a")
+        one = await seated(store, "b")
+        await store.commit(one, ONE, OK)
+        assert await store.commit(one, ONE, OTHER) == Lost(OK, held=False, wake=1)
+
+    async def test_a_failure_of_a_replaced_holder_of_a_step_is_refused(self, store: Store, clock: ManualClock) -> None:
+        await held(store, "a")
+        zombie = await seated(store, "b")
+        await clock.advance(LEASE_MS / 1000 + 1)
+        await seated(store, "c")
+        assert await store.commit(zombie, ONE, FAILURE) == Stale()
+        assert isinstance(await store.commit(zombie, ONE, OK), Won)
+
+    async def test_a_failed_attempt_of_a_step_holds_its_next_claim_back(self, store: Store, clock: ManualClock) -> None:
+        await held(store, "a")
+        one = await seated(store, "b")
+        await store.fail(one, ONE, 1, clock.now_ms() + 60_000, "Error: no")
+        await store.release(one, "suspended")
+        assert await claimed(store, "c") == Waiting(1, 60_000)
+
+    async def test_steps_inside_a_step_run_under_its_lease(self, store: Store) -> None:
+        await held(store, "a")
+        one = await seated(store, "b")
+        assert await store.commit(one, (*ONE, "inner"), OK) == Won(held=True)
+        assert await store.commit(Lease(RUN, 999, ONE), (*ONE, "other"), OK) == Won(held=False)
+
+    async def test_a_step_that_kills_its_process_is_exhausted(self, store: Store, clock: ManualClock) -> None:
+        await held(store, "a")
+        for n in range(MAX_STRIKES):
+            assert isinstance(await claimed(store, f"owner-{n}"), Started)
+            await clock.advance(LEASE_MS / 1000 + 1)
+        assert isinstance(await claimed(store, "last"), Exhausted)
+
+    async def test_a_step_that_may_start_once_is_exhausted_by_its_second_claim(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        await held(store, "a")
+        assert isinstance(await claimed(store, "b", at_most_once=True), Started)
+        assert isinstance(await claimed(store, "b", at_most_once=True), Started), "the same claim, its answer lost"
+        await clock.advance(LEASE_MS / 1000 + 1)
+        assert isinstance(await claimed(store, "c", at_most_once=True), Exhausted)
+
+    async def test_only_a_step_whose_message_was_accepted_counts_as_sent(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        body = await held(store, "a")
+        await seated(store, "b")
+        await store.sent(body, [TWO])
+        await clock.advance(LEASE_MS / 1000 + 1)
+        seen = started(await store.claim(body_claim("c"))).unfinished
+        assert (seen[ONE].is_sent, seen[TWO].is_sent) == (False, True)
+
+    async def test_a_step_of_a_run_that_has_ended_is_not_claimed(self, store: Store) -> None:
+        body = await held(store, "a")
+        one = await seated(store, "b")
+        await store.commit(body, BODY, OK)
+        assert isinstance(await claimed(store, "c"), Finished)
+        assert await store.commit(one, ONE, OK) == Lost(None, held=False)
