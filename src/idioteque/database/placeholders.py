@@ -1,0 +1,20 @@
+"""How `:name` parameters are written for drivers that know only `%(name)s`."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+STATEMENTS_CACHED = 512
+
+_TOKEN = re.compile(r"""'[^']*' | "[^"]*" | --[^\n]* | :: | :(?P<name>[A-Za-z_]\w*) | %""", re.VERBOSE)
+
+
+@lru_cache(STATEMENTS_CACHED)
+def with_placeholders(sql: str) -> bytes:
+    """Return a statement with `%(name)s` for each `:name`, but for those in literals, quoted names and comments."""
+    return _TOKEN.sub(_placeholder, sql).encode()
+
+
+def _placeholder(token: re.Match[str]) -> str:
+    return f"%({token['name']})s" if token["name"] else token[0].replace("%", "%%")
