@@ -105,3 +105,34 @@ def test_a_new_token_replaces_the_old_one_of_a_server_that_is_stopped(tmp_path: 
         assert "answered 401" in run_command("keys", "show", env={**url, "QSTASH_TOKEN": old}, exit_code=1)
     finally:
         assert running.stop() == 0
+
+
+def test_a_queue_is_set_shown_paused_resumed_and_deleted(command: Command) -> None:
+    assert command("queues", "set", "orders", "--parallelism", "3", "--paused") == "set orders\n"
+    shown = json.loads(command("queues", "show", "orders", "--json"))
+    assert (shown["name"], shown["parallelism"], shown["paused"], shown["lag"]) == ("orders", 3, True, 0)
+    assert command("queues", "resume", "orders") == "resumed 1\n"
+    assert command("queues", "pause", "orders") == "paused 1\n"
+    (listed,) = json.loads(command("queues", "list", "--json"))
+    assert (listed["name"], listed["paused"]) == ("orders", True)
+    assert command("queues", "list").split("\t")[:4] == ["orders", "3", "0", "True"]
+    assert "Aborted" in command("queues", "delete", "orders", exit_code=1)
+    assert command("queues", "delete", "orders", "--yes") == "deleted 1\n"
+    assert "answered 404: queue orders not found" in command("queues", "pause", "orders", exit_code=1)
+
+
+def test_a_flow_control_key_is_paused_pinned_shown_and_unpinned(command: Command) -> None:
+    flow = ("--header", "Upstash-Flow-Control-Key: team/a", "--header", "Upstash-Flow-Control-Value: rate=5, period=1m")
+    command("publish", "https://shop.test/", "--delay", "1h", *flow)
+    assert command("flow-control", "pause", "team/a") == "paused team/a\n"
+    assert command("flow-control", "pin", "team/a", "--parallelism", "7", "--period", "2m") == "pinned team/a\n"
+    shown = json.loads(command("flow-control", "show", "team/a", "--json"))
+    assert (shown["parallelismMax"], shown["ratePeriod"], shown["isPaused"]) == (7, 120, True)
+    assert command("flow-control", "unpin", "team/a", "--rate") == "unpinned team/a\n"
+    (listed,) = json.loads(command("flow-control", "list", "--search", "team", "--json"))
+    assert (listed["isPinnedParallelism"], listed["isPinnedRate"]) == (True, False)
+    assert command("flow-control", "reset-rate", "team/a") == "reset team/a\n"
+    assert command("flow-control", "resume", "team/a") == "resumed team/a\n"
+    assert json.loads(command("flow-control", "list", "--search", "none", "--json")) == []
+    assert "give --parallelism" in command("flow-control", "pin", "team/a", exit_code=2)
+    assert "answered 404: flow-control key none not found" in command("flow-control", "resume", "none", exit_code=1)

@@ -169,6 +169,42 @@ class QStash:
         """Delete a schedule, if there is one."""
         await self._call("DELETE", f"/v2/schedules/{_segment(schedule_id)}")
 
+    async def queues(self) -> list[Json]:
+        """Return all queues."""
+        return _objects(await self._call("GET", "/v2/queues"))
+
+    async def queue(self, name: str) -> Json:
+        """Return one queue."""
+        return _object(await self._call("GET", f"/v2/queues/{_segment(name)}"))
+
+    async def save_queue(self, name: str, parallelism: int, *, paused: bool) -> None:
+        """Make a queue, or change it."""
+        await self._send_json("POST", "/v2/queues", {"queueName": name, "parallelism": parallelism, "paused": paused})
+
+    async def pause_queue(self, name: str) -> None:
+        """Let a queue send nothing more."""
+        await self._call("POST", f"/v2/queues/{_segment(name)}/pause")
+
+    async def resume_queue(self, name: str) -> None:
+        """Let a queue go on."""
+        await self._call("POST", f"/v2/queues/{_segment(name)}/resume")
+
+    async def delete_queue(self, name: str) -> None:
+        """Delete a queue, if there is one, and cancel what is in it."""
+        await self._call("DELETE", f"/v2/queues/{_segment(name)}")
+
+    async def flow_keys(self, search: str = "") -> list[Json]:
+        """Return the flow-control keys that contain a text."""
+        return _objects(await self._call("GET", "/v2/flowControl", [("search", search)] if search else ()))
+
+    async def flow_key(self, key: str) -> Json:
+        """Return one flow-control key."""
+        return _object(await self._call("GET", f"/v2/flowControl/{_path(key)}"))
+
+    async def change_flow_key(self, key: str, verb: str, query: Query = ()) -> None:
+        """Pause, resume, pin, unpin or resetRate a flow-control key."""
+        await self._call("POST", f"/v2/flowControl/{_path(key)}/{verb}", query)
+
     async def url_groups(self) -> list[Json]:
         """Return all URL groups."""
         return _objects(await self._call("GET", "/v2/topics"))
@@ -282,6 +318,11 @@ def _segment(text: str) -> str:
     if not text or text in (".", ".."):
         raise InvalidValue(f"{text!r} is not an id")
     return quote(text, safe="")
+
+
+def _path(text: str) -> str:
+    """Return segments of a path; as in the SDKs, slashes are not escaped."""
+    return "/".join(_segment(segment) for segment in text.split("/"))
 
 
 def _paged(filters: Query, cursor: str | None, count: int) -> list[tuple[str, str]]:

@@ -1,0 +1,99 @@
+"""`idioteque flow-control`: limits that messages share under one key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from idioteque.cli.client import ask
+from idioteque.cli.output import show_record, show_rows
+from idioteque.durations import seconds
+from idioteque.errors import InvalidValue
+
+COLUMNS = {
+    "key": "flowControlKey",
+    "waiting": "waitListSize",
+    "under way": "parallelismCount",
+    "parallelism": "parallelismMax",
+    "used": "rateCount",
+    "rate": "rateMax",
+    "period s": "ratePeriod",
+    "paused": "isPaused",
+}
+
+
+@click.group("flow-control")
+def flow_control() -> None:
+    """Look at flow-control keys, pause them and pin their limits; 0 is no limit."""
+
+
+@flow_control.command("list")
+@click.option("--search", default="", metavar="TEXT", help="Only keys that contain this.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(search: str, as_json: bool) -> None:
+    """List keys that are in use."""
+    show_rows(ask(lambda qstash: qstash.flow_keys(search)), COLUMNS, as_json=as_json)
+
+
+@flow_control.command()
+@click.argument("key")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(key: str, as_json: bool) -> None:
+    """Print one key."""
+    show_record(ask(lambda qstash: qstash.flow_key(key)), as_json=as_json)
+
+
+@flow_control.command()
+@click.argument("key")
+def pause(key: str) -> None:
+    """Let the messages of a key wait until it is resumed."""
+    _change(key, "pause")
+    click.echo(f"paused {key}")
+
+
+@flow_control.command()
+@click.argument("key")
+def resume(key: str) -> None:
+    """Let the messages of a paused key go on."""
+    _change(key, "resume")
+    click.echo(f"resumed {key}")
+
+
+@flow_control.command()
+@click.argument("key")
+@click.option("--parallelism", type=click.IntRange(min=1), help="How many are under way at once.")
+@click.option("--rate", type=click.IntRange(min=1), help="How many begin in a period.")
+@click.option("--period", metavar="DURATION", help='How long a period is, like "1m".')
+def pin(key: str, parallelism: int | None, rate: int | None, period: str | None) -> None:
+    """Set limits that messages do not change."""
+    period_s = None if period is None else round(seconds(period, "--period"))
+    given = (("parallelism", parallelism), ("rate", rate), ("period", period_s))
+    query = [(name, str(value)) for name, value in given if value is not None]
+    if not query:
+        raise InvalidValue("give --parallelism, --rate, --period, or several of them")
+    _change(key, "pin", query)
+    click.echo(f"pinned {key}")
+
+
+@flow_control.command()
+@click.argument("key")
+@click.option("--parallelism", is_flag=True, help="Only the parallelism.")
+@click.option("--rate", is_flag=True, help="Only the rate and its period.")
+def unpin(key: str, parallelism: bool, rate: bool) -> None:
+    """Let messages set limits again, all of them unless one is named."""
+    chosen = [name for name, is_chosen in (("parallelism", parallelism), ("rate", rate)) if is_chosen]
+    _change(key, "unpin", [(name, "true") for name in chosen or ("parallelism", "rate")])
+    click.echo(f"unpinned {key}")
+
+
+@flow_control.command("reset-rate")
+@click.argument("key")
+def reset_rate(key: str) -> None:
+    """Begin a new period now, with nothing of the rate used."""
+    _change(key, "resetRate")
+    click.echo(f"reset {key}")
+
+
+def _change(key: str, verb: str, query: Sequence[tuple[str, str]] = ()) -> None:
+    ask(lambda qstash: qstash.change_flow_key(key, verb, query))

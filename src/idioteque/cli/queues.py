@@ -1,0 +1,81 @@
+"""`idioteque queues`: messages that are delivered in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import click
+
+from idioteque.cli.client import ask
+from idioteque.cli.output import show_record, show_rows
+
+COLUMNS = {
+    "queue": "name",
+    "parallelism": "parallelism",
+    "lag": "lag",
+    "paused": "paused",
+    "created": "createdAt",
+    "updated": "updatedAt",
+}
+
+
+@click.group()
+def queues() -> None:
+    """Deliver messages in their order, so many at once."""
+
+
+@queues.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(as_json: bool) -> None:
+    """List queues; `lag` is how many messages have not ended."""
+    show_rows(ask(lambda qstash: qstash.queues()), COLUMNS, as_json=as_json)
+
+
+@queues.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(name: str, as_json: bool) -> None:
+    """Print one queue."""
+    show_record(ask(lambda qstash: qstash.queue(name)), as_json=as_json)
+
+
+@queues.command("set")
+@click.argument("name")
+@click.option("--parallelism", type=click.IntRange(min=1), default=1, show_default=True, help="How many at once.")
+@click.option("--paused/--running", default=False, help="Whether it sends nothing.  [default: running]")
+def set_(name: str, parallelism: int, paused: bool) -> None:
+    """Make a queue, or change it."""
+    ask(lambda qstash: qstash.save_queue(name, parallelism, paused=paused))
+    click.echo(f"set {name}")
+
+
+@queues.command()
+@click.argument("names", nargs=-1, required=True)
+def pause(names: Sequence[str]) -> None:
+    """Let queues send nothing more until they are resumed."""
+    ask(lambda qstash: _each(qstash.pause_queue, names))
+    click.echo(f"paused {len(names)}")
+
+
+@queues.command()
+@click.argument("names", nargs=-1, required=True)
+def resume(names: Sequence[str]) -> None:
+    """Let paused queues go on where they stopped."""
+    ask(lambda qstash: _each(qstash.resume_queue, names))
+    click.echo(f"resumed {len(names)}")
+
+
+@queues.command()
+@click.argument("names", nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Do not ask first.")
+def delete(names: Sequence[str], yes: bool) -> None:
+    """Delete queues, and cancel the messages in them."""
+    if not yes:
+        click.confirm(f"delete {', '.join(names)} and cancel what is in there?", abort=True, err=True)
+    ask(lambda qstash: _each(qstash.delete_queue, names))
+    click.echo(f"deleted {len(names)}")
+
+
+async def _each(act: Callable[[str], Awaitable[None]], names: Sequence[str]) -> None:
+    for name in names:
+        await act(name)
