@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from idioteque.errors import ConfigurationError
 
@@ -93,7 +93,7 @@ def with_settings(config: ServerConfig, texts: Iterable[str]) -> ServerConfig:
 
     Raise `ConfigurationError` for an unknown name, or a value of another kind than the default.
     """
-    settings: dict[str, int | float | bool | None] = {}
+    settings: dict[str, Any] = {}  # by the kind of each field
     for text in texts:
         name, _, value = text.partition("=")
         kind = _SETTABLE.get(name)

@@ -145,6 +145,11 @@ _ANSWER: Mapping[str, Json] = {
     "error": TEXT,
 }
 _STATES = ["CREATED", "ACTIVE", "DELIVERED", "ERROR", "RETRY", "FAILED", "CANCEL_REQUESTED", "CANCELED"]
+_STATE: Json = {"type": "string", "enum": _STATES}
+_SCHEDULE_STATES: Json = {
+    "type": "object",
+    "additionalProperties": {"type": "string", "enum": ["IN_PROGRESS", "SUCCESS", "FAIL"]},
+}
 
 SCHEMAS: Json = {
     "Error": _object("error", error=TEXT),
@@ -179,7 +184,7 @@ SCHEMAS: Json = {
     "LogEntry": _object(
         "time messageId state url",
         **{
-            **_MESSAGE, **_ANSWER, "time": TIME_MS, "state": {"type": "string", "enum": _STATES},
+            **_MESSAGE, **_ANSWER, "time": TIME_MS, "state": _STATE,
             "nextDeliveryTime": TIME_MS, "timeout": COUNT, "callbackHeaders": HEADER_MAP,
             "failureCallbackHeaders": HEADER_MAP, "retryDelayExpr": TEXT, "responseHeaders": HEADER_MAP,
         },
@@ -209,10 +214,7 @@ SCHEMAS: Json = {
             **_MESSAGE, "scheduleId": TEXT, "cron": TEXT, "destination": TEXT, "retries": COUNT, "isPaused": FLAG,
             "delay": COUNT, "timeout": COUNT, "callerIp": TEXT, "lastScheduleTime": TIME_MS,
             "nextScheduleTime": TIME_MS, "error": TEXT,
-            "lastScheduleStates": {
-                "type": "object",
-                "additionalProperties": {"type": "string", "enum": ["IN_PROGRESS", "SUCCESS", "FAIL"]},
-            },
+            "lastScheduleStates": _SCHEDULE_STATES,
         },
     ),
     "Queue": _object(
