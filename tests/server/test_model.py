@@ -33,6 +33,7 @@ origins = st.sampled_from(ORIGINS)
 delays = st.sampled_from([0, 0, 0, 1, 30, 90, 3600])
 retries = st.sampled_from([2, 1, 3, 0])
 labels = st.sampled_from(["red", "green", "blue"])
+queues = st.sampled_from(["q1", "q2"])
 verbs = st.sampled_from(["PATCH", "POST", "PUT"])
 deduplication = st.sampled_from([None, "one", "one", "two"])
 
@@ -46,6 +47,7 @@ class Expected:
     retries_max: int
     label: str
     callback: bool = False
+    queue: str | None = None
     state: str = "waiting"
     retried: int = 0
     log: list[str] = field(default_factory=lambda: ["CREATED"])
@@ -66,15 +68,32 @@ class Model:
         self.answers = dict(zip(ORIGINS, (200, 500), strict=True))
         self.deduplicated: dict[str, tuple[str, int]] = {}
         self.callbacks = 0
+        self.paused: set[str] = set()
 
     def advance(self, ms: int) -> None:
         """Make every attempt that is due until then, in the order of time."""
         end_ms = self.now_ms + ms
-        while due := [each for each in self.messages.values() if each.state == "waiting" and each.due_ms <= end_ms]:
+        while due := [each for each in self.eligible() if each.due_ms <= end_ms]:
             message = min(due, key=lambda each: each.due_ms)
             self.now_ms = max(self.now_ms, message.due_ms)
             self._attempt(message)
         self.now_ms = end_ms
+
+    def eligible(self) -> list[Expected]:
+        """Return the messages whose turn it is: of each queue that is not paused, the first that has not ended."""
+        waiting = [each for each in self.messages.values() if each.state == "waiting"]
+        firsts: dict[str, Expected] = {}
+        for each in waiting:
+            if each.queue is not None:
+                firsts.setdefault(each.queue, each)
+        return [
+            each
+            for each in waiting
+            if each.queue is None or (firsts[each.queue] is each and each.queue not in self.paused)
+        ]
+
+    def lag(self, queue: str) -> int:
+        return sum(each.queue == queue and each.state == "waiting" for each in self.messages.values())
 
     def cancel(self, message_id: str) -> bool:
         message = self.messages.get(message_id)
@@ -185,14 +204,23 @@ class ServerAgainstModel(RuleBasedStateMachine):
         for reply in replies:
             self.expect(reply["messageId"], reply["url"], **options)
 
-    @rule(items=st.lists(st.tuples(origins, delays, retries, labels, st.booleans()), max_size=4))
-    def batch(self, items: list[tuple[str, int, int, str, bool]]) -> None:
+    @rule(queue=queues, origin=origins, delay=delays, retries_max=retries, label=labels)
+    def enqueue(self, queue: str, origin: str, delay: int, retries_max: int, label: str) -> None:
+        options = {"delay": delay, "retries_max": retries_max, "label": label}
+        url = f"{origin}/{next(self.numbers)}"
+        reply = self.call("POST", f"/v2/enqueue/{queue}/{url}", headers=self.headers(**options))
+        assert (reply.status, reply.json["url"]) == (200, url)
+        self.expect(reply.json["messageId"], url, queue=queue, **options)
+
+    @rule(items=st.lists(st.tuples(origins, delays, labels, st.none() | queues, st.booleans()), max_size=4))
+    def batch(self, items: list[tuple[str, int, str, str | None, bool]]) -> None:
         document, expected = [], []
-        for origin, delay, retries_max, label, is_good in items:
-            options = {"delay": delay, "retries_max": retries_max, "label": label}
+        for origin, delay, label, queue, is_good in items:
+            options: dict[str, Any] = {"delay": delay, "retries_max": 1, "label": label}
             url = f"{origin}/{next(self.numbers)}"
-            document.append({"destination": url if is_good else "nowhere", "headers": self.headers(**options)})
-            expected.append((url, options, is_good))
+            headers = self.headers(**options)
+            document.append({"destination": url if is_good else "nowhere", "headers": headers, "queue": queue})
+            expected.append((url, {**options, "queue": queue}, is_good))
         reply = self.call("POST", "/v2/batch", document=document)
         assert (reply.status, len(reply.json)) == (200, len(items))
         for (url, options, is_good), result in zip(expected, reply.json, strict=True):
@@ -203,6 +231,37 @@ class ServerAgainstModel(RuleBasedStateMachine):
     @rule(address=st.sampled_from(["ftp://x.test", "http://127.0.0.1/", "nowhere", "https://"]))
     def publish_nonsense(self, address: str) -> None:
         assert self.call("POST", f"/v2/publish/{address}").status == 400
+
+    # ---- queues
+
+    @rule(queue=queues, is_paused=st.booleans(), by_upsert=st.booleans())
+    def pause_or_resume_a_queue(self, queue: str, is_paused: bool, by_upsert: bool) -> None:
+        known = self.call("GET", f"/v2/queues/{queue}").status == 200
+        if by_upsert:
+            document = {"queueName": queue, "parallelism": 1, "paused": is_paused}
+            assert self.call("POST", "/v2/queues", document=document).status == 200
+        else:
+            reply = self.call("POST", f"/v2/queues/{queue}/{'pause' if is_paused else 'resume'}")
+            assert reply.status == (200 if known else 404)
+        if known or by_upsert:
+            self.model.paused = self.model.paused | {queue} if is_paused else self.model.paused - {queue}
+        self.model.advance(0)
+
+    @rule(queue=queues)
+    def look_at_a_queue(self, queue: str) -> None:
+        reply = self.call("GET", f"/v2/queues/{queue}")
+        if reply.status == 404:
+            assert self.model.lag(queue) == 0
+        else:
+            assert (reply.json["lag"], reply.json["paused"]) == (self.model.lag(queue), queue in self.model.paused)
+
+    @rule(queue=queues)
+    def delete_a_queue(self, queue: str) -> None:
+        assert self.call("DELETE", f"/v2/queues/{queue}").status == 200
+        for key, each in self.model.messages.items():
+            if each.queue == queue:
+                self.model.cancel(key)
+        self.model.paused.discard(queue)
 
     # ---- the world
 
@@ -229,6 +288,7 @@ class ServerAgainstModel(RuleBasedStateMachine):
         message_id = data.draw(st.sampled_from(sorted(self.model.messages)))
         reply = self.call("DELETE", f"/v2/messages/{message_id}")
         assert reply.status == (200 if self.model.cancel(message_id) else 404)
+        self.model.advance(0)
 
     @rule(label=labels, in_body=st.booleans())
     def cancel_by_label(self, label: str, in_body: bool) -> None:
@@ -236,6 +296,7 @@ class ServerAgainstModel(RuleBasedStateMachine):
         reply = self.call("DELETE", "/v2/messages" + ("" if in_body else f"?label={label}"), **options)
         found = [key for key, each in self.model.messages.items() if each.label == label]
         assert reply.json == {"cancelled": sum([self.model.cancel(key) for key in found])}
+        self.model.advance(0)
 
     @rule()
     def cancel_everything(self) -> None:
@@ -263,7 +324,7 @@ class ServerAgainstModel(RuleBasedStateMachine):
             reply = self.call("POST", f"/v2/dlq/retry/{letter['dlqId']}")
             assert reply.status == 201
             self.expect(reply.json["messageId"], old.url, retries_max=old.retries_max, label=old.label,
-                        callback=old.callback)  # fmt: skip
+                        callback=old.callback, queue=old.queue)  # fmt: skip
         else:
             assert self.call("DELETE", f"/v2/dlq/{letter['dlqId']}").status == 200
         assert self.call("DELETE", f"/v2/dlq/{letter['dlqId']}").status == 404
@@ -338,6 +399,13 @@ class ServerAgainstModel(RuleBasedStateMachine):
         for request, time_ms in zip(self.house.wire.requests[fresh], self.house.wire.times_ms[fresh], strict=True):
             verify(request.header("Upstash-Signature") or "", request.body, self.keys[:1], time_ms, request.url)
         self.verified = len(self.house.wire.requests)
+
+    @invariant()
+    def queues_keep_the_order_of_acceptance(self) -> None:
+        firsts = list(dict.fromkeys(request.header("Upstash-Message-Id") for request in self.house.wire.requests))
+        for queue in ("q1", "q2"):
+            begun = [key for key, each in self.model.messages.items() if each.queue == queue and "ACTIVE" in each.log]
+            assert [key for key in firsts if key in begun] == begun
 
     @invariant()
     def dead_letters_are_those_that_nobody_dealt_with(self) -> None:
