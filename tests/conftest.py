@@ -7,6 +7,8 @@ import socket
 
 import pytest
 
+pytest_plugins = ["tests.services"]
+
 
 @pytest.fixture(autouse=True)
 def environment_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

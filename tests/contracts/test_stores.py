@@ -30,3 +30,11 @@ class TestSqliteStore(StoreContract):
         store = SqlStore(f"sqlite:///{tmp_path}/runs.db", clock)
         yield store
         await store.close()
+
+
+class TestPostgresStore(StoreContract):
+    @pytest.fixture
+    async def store(self, clock: ManualClock, postgres_url: str) -> AsyncIterator[Store]:
+        store = SqlStore(postgres_url, clock)
+        yield store
+        await store.close()

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from idioteque import ledger, snapshots
 from idioteque.clock import Clock, SystemClock
-from idioteque.database import Database, SqlValue, Transaction, check_database, migrate, open_database
-from idioteque.errors import ConfigurationError
+from idioteque.database import Database, SqlValue, Transaction
 from idioteque.ledger import SeatRow
 from idioteque.paths import BODY, Path, path_text
 from idioteque.store import (
@@ -37,6 +33,7 @@ from idioteque.store import (
     Watcher,
     Won,
 )
+from idioteque.stores.opening import OpenedDatabase
 from idioteque.stores.tables import (
     ADVANCE_MARK,
     FORGET,
@@ -69,8 +66,6 @@ from idioteque.stores.tables import (
     watcher_of,
 )
 
-T = TypeVar("T")
-
 
 class SqlStore:
     """A `Store` in a database of its own or beside other tables: `SqlStore("sqlite:///runs.db")`.
@@ -79,15 +74,8 @@ class SqlStore:
     """
 
     def __init__(self, database: Database | str, clock: Clock | None = None) -> None:
-        self._url = database if isinstance(database, str) else None
-        self._database = None if isinstance(database, str) else database
+        self._database = OpenedDatabase(database)
         self._clock = clock or SystemClock()
-        self._process_id = os.getpid()
-        self._opening = threading.Lock()
-        self._migrated: Database | None = None
-        self._of_the_parent: Database | None = None
-        if self._url is not None:
-            check_database(self._url)
 
     async def claim(self, claim: Claim) -> Claimed:
         def operation(tx: Transaction) -> Claimed:
@@ -114,7 +102,7 @@ class SqlStore:
             steps = [step_of(row) for row in tx.execute(READ_STEPS, {"run_id": run.run_id})]
             return snapshots.started(run, event, steps, holder, seats_of(tx, run.run_id))
 
-        return await self._write(operation)
+        return await self._database.write(operation)
 
     async def commit(self, lease: Lease, path: Path, outcome: Outcome) -> Committed:
         def operation(tx: Transaction) -> Committed:
@@ -142,7 +130,7 @@ class SqlStore:
                 tx.execute(UNWATCH, {"run_id": run.run_id, "path": path_text(path)})
             return answer
 
-        return await self._write(operation)
+        return await self._database.write(operation)
 
     async def begin(self, lease: Lease, path: Path, *, at_most_once: bool = False) -> Begun:
         def operation(tx: Transaction) -> Begun:
@@ -160,7 +148,7 @@ class SqlStore:
                 save_holder(tx, run, holder)
             return answer
 
-        return await self._write(operation)
+        return await self._database.write(operation)
 
     async def fail(self, lease: Lease, path: Path, attempts: int, due_at_ms: int, error: str) -> Failed:
         def operation(tx: Transaction) -> Failed:
@@ -176,7 +164,7 @@ class SqlStore:
                 save_holder(tx, run, holder)
             return answer
 
-        return await self._write(operation)
+        return await self._database.write(operation)
 
     async def schedule(self, lease: Lease, path: Path, due_at_ms: int, waits_for: str | None = None) -> Scheduled:
         def operation(tx: Transaction) -> Scheduled:
@@ -190,7 +178,7 @@ class SqlStore:
                 save_step(tx, run.run_id, step)
             return answer
 
-        return await self._write(operation)
+        return await self._database.write(operation)
 
     async def watch(self, lease: Lease, path: Path, types: Sequence[str], where: bytes) -> None:
         def operation(tx: Transaction) -> None:
@@ -204,10 +192,10 @@ class SqlStore:
                 }
                 tx.execute_many(WATCH, [{**row, "type": type_name} for type_name in types])
 
-        await self._write(operation)
+        await self._database.write(operation)
 
     async def unwatch(self, run_id: str, path: Path) -> None:
-        await self._write(lambda tx: tx.execute(UNWATCH, {"run_id": run_id, "path": path_text(path)}))
+        await self._database.write(lambda tx: tx.execute(UNWATCH, {"run_id": run_id, "path": path_text(path)}))
 
     async def arrive(self, event_id: str, type_name: str, event: bytes) -> tuple[Letter, Sequence[Watcher]]:
         def operation(tx: Transaction) -> Letter:
@@ -216,9 +204,9 @@ class SqlStore:
             tx.execute(FORGET, {"before_ms": now_ms - MAILBOX_MS, "event_id": event_id})
             return Letter(*tx.execute(LETTER, {"event_id": event_id})[0])
 
-        letter = await self._write(operation)
+        letter = await self._database.write(operation)
         # Looked for once the event can be seen, so that of a wait and an event at one moment one finds the other.
-        rows = await self._read(lambda tx: tx.execute(WATCHERS, {"type": type_name}))
+        rows = await self._database.read(lambda tx: tx.execute(WATCHERS, {"type": type_name}))
         return letter, [watcher_of(row) for row in rows]
 
     async def letters(self, types: Sequence[str], since_ms: int) -> Sequence[Letter]:
@@ -226,7 +214,7 @@ class SqlStore:
             rows = [row for name in types for row in tx.execute(LETTERS, {"type": name, "since_ms": since_ms})]
             return sorted((Letter(*row) for row in rows), key=lambda letter: (letter.accepted_at_ms, letter.event_id))
 
-        return await self._read(operation)
+        return await self._database.read(operation)
 
     async def take(self, run_id: str, path: Path, event_id: str, outcome: Outcome) -> Committed:
         def operation(tx: Transaction) -> Committed:
@@ -242,7 +230,7 @@ class SqlStore:
                 save_run(tx, run)
             return answer
 
-        return await self._write(operation)
+        return await self._database.write(operation)
 
     async def occupy(self, name: str, run_id: str, *, until_end: bool) -> str:
         def operation(tx: Transaction) -> str:
@@ -253,18 +241,23 @@ class SqlStore:
                 holder = tx.execute(MARK, {"name": name})[0][0]
             return str(holder)
 
-        return await self._write(operation)
+        return await self._database.write(operation)
 
     async def latest(self, name: str, event_id: str, accepted_at_ms: int) -> str:
         def operation(tx: Transaction) -> str:
             tx.execute(ADVANCE_MARK, {"name": name, "value": event_id, "at_ms": accepted_at_ms})
             return str(tx.execute(MARK, {"name": name})[0][0])
 
-        return await self._write(operation)
+        return await self._database.write(operation)
 
     async def sent(self, lease: Lease, paths: Sequence[Path]) -> None:
         rows = [{"run_id": lease.run_id, "path": path_text(path)} for path in paths]
-        await self._write(lambda tx: tx.execute_many(NOTE_SEAT, rows))
+
+        def operation(tx: Transaction) -> None:
+            load_run(tx, lease.run_id)  # for its lock: who claims a seat at this moment writes back what he has read
+            tx.execute_many(NOTE_SEAT, rows)
+
+        await self._database.write(operation)
 
     async def release(
         self, lease: Lease, kind: ReleaseKind, *, due_at_ms: int = 0, error: str | None = None
@@ -279,7 +272,7 @@ class SqlStore:
                 save_holder(tx, run, holder)
             return released
 
-        return await self._write(operation)
+        return await self._database.write(operation)
 
     async def renew(self, leases: Sequence[Lease], lease_ms: int) -> Sequence[bool]:
         def operation(tx: Transaction) -> list[bool]:
@@ -289,7 +282,7 @@ class SqlStore:
                 held[lease] = _renew(tx, lease, lease_ms, now_ms)
             return [held[lease] for lease in leases]
 
-        return await self._write(operation)
+        return await self._database.write(operation)
 
     async def trouble(self, run_id: str, trouble: Trouble, new: NewRun | None = None) -> None:
         def operation(tx: Transaction) -> None:
@@ -299,7 +292,7 @@ class SqlStore:
                 ledger.note_trouble(run, trouble)
                 save_run(tx, run)
 
-        await self._write(operation)
+        await self._database.write(operation)
 
     async def cancel(self, run_id: str) -> Status | None:
         def operation(tx: Transaction) -> Status | None:
@@ -312,7 +305,7 @@ class SqlStore:
             tx.execute(UNWATCH_ALL, {"run_id": run_id})
             return status
 
-        return await self._write(operation)
+        return await self._database.write(operation)
 
     async def reopen(self, run_id: str) -> int | None:
         def operation(tx: Transaction) -> int | None:
@@ -329,7 +322,7 @@ class SqlStore:
             save_run(tx, run)
             return run.epoch
 
-        return await self._write(operation)
+        return await self._database.write(operation)
 
     async def get(self, run_id: str) -> RunRecord | None:
         def operation(tx: Transaction) -> RunRecord | None:
@@ -340,7 +333,7 @@ class SqlStore:
             steps = [step_of(row) for row in tx.execute(READ_STEPS, {"run_id": run_id})]
             return snapshots.record(run, event, steps)
 
-        return await self._read(operation)
+        return await self._database.read(operation)
 
     async def list(
         self,
@@ -361,42 +354,16 @@ class SqlStore:
             runs = [run_of(row) for row in tx.execute(LIST, wanted)]
             return [snapshots.record(run, tx.execute(READ_EVENT, {"event_id": run.event_id})[0][0]) for run in runs]
 
-        return await self._read(operation)
+        return await self._database.read(operation)
 
     async def close(self) -> None:
-        if self._database is not None:
-            await self._database.close()
+        await self._database.close()
 
     def _now_ms(self, tx: Transaction) -> int:
         """Return the database's time where it has one of its own; but a test's clock goes before."""
         if tx.now_ms is None or not isinstance(self._clock, SystemClock):
             return self._clock.now_ms()
         return tx.now_ms
-
-    async def _write(self, operation: Callable[[Transaction], T]) -> T:
-        return await (await self._ready()).write(operation)
-
-    async def _read(self, operation: Callable[[Transaction], T]) -> T:
-        return await (await self._ready()).read(operation)
-
-    async def _ready(self) -> Database:
-        """Open a database that was given by URL at its first use, and again in a process forked since then."""
-        database, is_forked = self._database, self._process_id != os.getpid()
-        if is_forked and self._url is None:
-            raise ConfigurationError("the database was opened before the process forked; give the store its URL")
-        if database is None or is_forked:
-            with self._opening:
-                if self._database is database:
-                    self._of_the_parent = database  # kept: SQLite forbids even closing it in another process
-                    self._database = open_database(self._url or "")
-                    self._process_id = os.getpid()
-                    self._migrated = None
-                database = self._database
-        assert database is not None
-        if self._migrated is not database:
-            await migrate(database, "runs", "idioteque.stores.migrations")
-            self._migrated = database
-        return database
 
 
 def _order(lease: Lease) -> str:

@@ -1,0 +1,57 @@
+"""The database under a store: opened at its first use, and once more in a process that was forked since."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from idioteque.database import Database, Transaction, check_database, migrate, open_database
+from idioteque.errors import ConfigurationError
+
+MIGRATIONS = "idioteque.stores.migrations"
+
+T = TypeVar("T")
+
+
+class OpenedDatabase:
+    """A database that was given by its URL, or open already, with the tables of the runs in it."""
+
+    def __init__(self, database: Database | str) -> None:
+        self._url = database if isinstance(database, str) else None
+        self._database = None if isinstance(database, str) else database
+        self._process_id = os.getpid()
+        self._opening = threading.Lock()
+        self._migrated: Database | None = None
+        self._of_the_parent: Database | None = None
+        if self._url is not None:
+            check_database(self._url)
+
+    async def write(self, operation: Callable[[Transaction], T]) -> T:
+        return await (await self._ready()).write(operation)
+
+    async def read(self, operation: Callable[[Transaction], T]) -> T:
+        return await (await self._ready()).read(operation)
+
+    async def close(self) -> None:
+        if self._database is not None:
+            await self._database.close()
+
+    async def _ready(self) -> Database:
+        database, is_forked = self._database, self._process_id != os.getpid()
+        if is_forked and self._url is None:
+            raise ConfigurationError("the database was opened before the process forked; give the store its URL")
+        if database is None or is_forked:
+            with self._opening:
+                if self._database is database:
+                    self._of_the_parent = database  # kept: SQLite forbids even closing it in another process
+                    self._database = open_database(self._url or "")
+                    self._process_id = os.getpid()
+                    self._migrated = None
+                database = self._database
+        assert database is not None
+        if self._migrated is not database:
+            await migrate(database, "runs", MIGRATIONS)
+            self._migrated = database
+        return database
