@@ -262,6 +262,21 @@ async def test_nested_steps_rest_while_they_wait_for_their_own(worker: Worker) -
         assert [step.key for step in h.steps] == ["outer/pause", "outer/inner", "outer"]
 
 
+async def test_steps_may_have_deliveries_of_their_own(worker: Worker) -> None:
+    @worker.function("pay", on=Order)
+    async def pay(event: Order, ctx: Context) -> list[Any]:
+        receipt = await ctx.execute("charge", charge, event.id)
+        await ctx.sleep("cool-down", "1h")
+        parcels = await asyncio.gather(*(ctx.execute(f"ship-{n}", ship, str(n)) for n in range(event.items)))
+        return [receipt.number, *parcels]
+
+    async with harness(worker, mode="isolated") as h:
+        published = await h.publish(Order(items=3))
+        await h.advance("1h")
+        assert (await h.run(published)).result == ["r-1", "parcel-0", "parcel-1", "parcel-2"]
+        assert all(step.ran == 1 for step in h.steps if step.key != "cool-down")
+
+
 # ---- publishing from inside
 
 

@@ -96,8 +96,9 @@ class WatchedStore:
 
     def _spared(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sequence[str]:
         """Return where no process is lost: a step at most once is interrupted then, which it was asked to be."""
-        if name == "begin" and kwargs.get("at_most_once"):
-            self._at_most_once.add((args[0].run_id, args[1]))
+        path = args[0].path if name == "claim" else args[1] if name == "begin" else BODY
+        if kwargs.get("at_most_once") or (name == "claim" and args[0].at_most_once):
+            self._at_most_once.add((args[0].run_id, path))
             return (AFTER,)
         return (BEFORE,) if name == "commit" and (args[0].run_id, args[1]) in self._at_most_once else ()
 
@@ -106,7 +107,7 @@ class WatchedStore:
             self.run_ids.setdefault(args[0].run_id if name == "claim" else args[0])
         if isinstance(answer, Started) and delivery is not None:
             self._functions[args[0].run_id] = answer.function_id
-            delivery.leases.add(Lease(args[0].run_id, answer.token))
+            delivery.leases.add(Lease(args[0].run_id, answer.token, args[0].path))
         elif isinstance(answer, Won):
             self.recorded[args[0].run_id if isinstance(args[0], Lease) else args[0], args[1]] += 1
         elif name == "reopen":
@@ -119,7 +120,7 @@ class WatchedStore:
         path: Path | None = next((cast(Path, one) for one in args if isinstance(one, tuple)), None)
         if isinstance(args[0], Claim):
             claim = args[0]
-            run = claim.run_id
+            run, path = claim.run_id, claim.path or None
             if claim.new is not None:
                 self._functions[run] = claim.new.function_id
         of = f" of {self._functions[run]!r}" if run in self._functions else ""
@@ -241,10 +242,12 @@ class HarnessDispatcher(InlineDispatcher):
             await future
 
     async def _let_its_run_rest(self, body: bytes) -> None:
-        """Hold a message back while another delivery is at work on its run, which would send it away for a second."""
+        """Hold a message back while another delivery is at work on the same, which would send it away for a second."""
         envelope = _read(body)
-        run = run_id(envelope.event_id, envelope.function_id) if isinstance(envelope, RunEnvelope) else None
-        while any(lease.run_id == run for delivery in self._in_progress for lease in delivery.leases):
+        if not isinstance(envelope, RunEnvelope):
+            return
+        wanted = (run_id(envelope.event_id, envelope.function_id), envelope.path)
+        while any((lease.run_id, lease.path) == wanted for each in self._in_progress for lease in each.leases):
             future: asyncio.Future[bool] = self._loop.create_future()
             self._waiting.append(future)
             if await future:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Literal, Self, TypeVar, cast
 
 from pydantic import BaseModel
 
@@ -32,6 +32,7 @@ START_MS = 1_700_000_000_000
 FINISH_S_MAX = 400 * 86_400.0
 REFUSALS_SHOWN_MAX = 3
 
+Mode = Literal["inline", "isolated"]
 Stub = Callable[..., Any]
 T = TypeVar("T")
 
@@ -58,29 +59,37 @@ def harness(
     *,
     steps: Mapping[str, Stub] | None = None,
     start: datetime | None = None,
+    mode: Mode = "inline",
 ) -> Harness:
     """Return a harness for some of a worker's functions (None: all of them), to be used with `async with`.
 
     Inside, whatever the worker's store and dispatcher are, runs are kept in memory, messages are delivered in this
     process, and time stands still unless the test moves it; afterwards the worker is as it was. `steps` replaces the
-    callables of steps, by key or by path (`"outer/inner"`); a stub gets the same arguments. `start` is what time it is.
+    callables of steps, by key or by path (`"outer/inner"`); a stub gets the same arguments. `start` is what time it is,
+    `mode` as in `dispatcher.mount`.
     """
     if start is not None and start.tzinfo is None:
         raise InvalidValue(f"start {start!r} needs a time zone")
     start_ms = START_MS if start is None else round(start.timestamp() * 1000)
-    return Harness(worker, functions, dict(steps or {}), start_ms)
+    return Harness(worker, functions, dict(steps or {}), start_ms, mode)
 
 
 class Harness:
     """A worker under test; made by `harness`."""
 
     def __init__(
-        self, worker: Worker, functions: Sequence[Function] | None, stubs: Mapping[str, Stub], start_ms: int
+        self,
+        worker: Worker,
+        functions: Sequence[Function] | None,
+        stubs: Mapping[str, Stub],
+        start_ms: int,
+        mode: Mode,
     ) -> None:
         self.worker = worker
         self._functions = functions
         self._stubs = stubs
         self._start_ms = start_ms
+        self._mode: Mode = mode
         self._before: Mapping[str, Any] | None = None
         self._rehearsal: Rehearsal | None = None
         self._calls: Counter[tuple[str, Path]] = Counter()
@@ -99,7 +108,8 @@ class Harness:
         self.worker.configure(store=cast(Store, self._watched), dispatcher=self._dispatcher, clock=self.clock)
         chosen = self.worker.functions if self._functions is None else self._functions
         self._runs = self.worker.runs
-        self._dispatcher.mount(self.worker, functions=[self._under_watch(function) for function in chosen])
+        watched = [self._under_watch(function) for function in chosen]
+        self._dispatcher.mount(self.worker, functions=watched, mode=self._mode)
         return self
 
     async def __aexit__(
