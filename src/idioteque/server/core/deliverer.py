@@ -7,8 +7,10 @@ made when its time comes or a slot gets free, never to look whether there is som
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from idioteque.clock import Clock
 from idioteque.database import Database, Transaction
@@ -72,6 +74,7 @@ class Deliverer:
         self._finished: Gathering[Finished, None] = Gathering(self._settle)
         self._flights: dict[str, _Flight] = {}
         self._waits = Waits()
+        self._draining = False
 
     async def recover(self) -> None:
         """Free what the process before had leased, and learn what is due when. Called once, before anything else."""
@@ -156,6 +159,7 @@ class Deliverer:
 
     async def drain(self) -> None:
         """Let attempts that are under way end within the grace, and hand the rest back uncounted."""
+        self._draining = True
         tasks = [flight.task for flight in self._flights.values()]
         if tasks:
             timer = asyncio.ensure_future(self._clock.sleep(self._config.drain_s))
@@ -187,31 +191,24 @@ class Deliverer:
         now_ms = self._clock.now_ms()
         until_ms = now_ms + self._config.lease_ms
 
-        def operation(tx: Transaction) -> list[Turn]:
-            turns = [
-                claim_in_line(tx, origin, count, now_ms, until_ms)
-                if is_line(origin)
-                else Turn(claim_due(tx, origin, count, now_ms, until_ms), next_due_ms(tx, origin))
-                for origin, count in taken
-            ]
-            leases = [lease for turn in turns for lease in turn.leases]
-            insert_logs(tx, [LogRow(lease.message.id, now_ms, States.ACTIVE) for lease in leases])
-            return turns
-
         try:
-            turns = await self._database.write(operation)
+            turns = await self._database.write(lambda tx: _turns(tx, taken, now_ms, until_ms))
         except DatabaseError:
             for origin, count in taken:
                 self._destinations.note_due(origin, now_ms)
                 self._destinations.release(origin, count)
             raise
+        self._begin_turns(taken, turns, until_ms)
+        return sum(len(turn.leases) for turn in turns)
+
+    def _begin_turns(self, taken: Sequence[tuple[str, int]], turns: Sequence[Turn], until_ms: int) -> None:
+        """Send what was claimed for slots that are taken, and give the others back."""
         for (origin, count), turn in zip(taken, turns, strict=True):
             self._destinations.set_due(origin, turn.next_at_ms)
             self._waits.replace(origin, turn.awaited)
             begun = sum(self._begin(lease, origin, until_ms) for lease in turn.leases)
             if begun < count:
                 self._destinations.release(origin, count - begun)
-        return sum(len(turn.leases) for turn in turns)
 
     def _begin(self, lease: Lease, origin: str, until_ms: int) -> bool:
         """Send a message whose slot is taken; False when it is on its way already, under a lease that ran out."""
@@ -234,11 +231,16 @@ class Deliverer:
         return Finished(flight.lease, origin, attempted.answer, attempted.unreached, self._clock.now_ms())
 
     async def _settle(self, finished: list[Finished]) -> list[None]:
-        """Record outcomes in one transaction, as often as it takes: an outcome is never given up while we live."""
+        """Record outcomes in one transaction, as often as it takes: an outcome is never given up while we live.
+
+        Those whose turn is next, in the lines of queues and flow-control keys, are leased in the same transaction.
+        """
         outcomes = [self._settlement.decide(each) for each in finished]
+        taken = self._next_turns(finished)
         while True:
+            now_ms = self._clock.now_ms()
             try:
-                begun = await self._database.write(lambda tx: self._settlement.apply(tx, outcomes))
+                begun, turns = await self._database.write(partial(self._apply, outcomes, taken, now_ms))
                 break
             except DatabaseBroken:
                 raise
@@ -247,7 +249,25 @@ class Deliverer:
                 await self._clock.sleep(RETRY_AFTER_FAULT_S)
         for outcome, states in zip(outcomes, begun, strict=True):
             self._after(outcome, states)
+        self._begin_turns(taken, turns, now_ms + self._config.lease_ms)
+        self._alarm.ring()
         return [None] * len(finished)
+
+    def _next_turns(self, finished: Sequence[Finished]) -> list[tuple[str, int]]:
+        """Return lines in which attempts ended, with the slots that they may have again."""
+        ended = Counter(each.origin for each in finished if is_line(each.origin))
+        again = [(line, self._destinations.retake(line, count)) for line, count in sorted(ended.items())]
+        if self._draining:
+            for line, count in again:
+                self._destinations.release(line, count)
+            return []
+        return [(line, count) for line, count in again if count]
+
+    def _apply(
+        self, outcomes: Sequence[Outcome], taken: Sequence[tuple[str, int]], now_ms: int, tx: Transaction
+    ) -> tuple[list[States | None], list[Turn]]:
+        begun = self._settlement.apply(tx, outcomes)
+        return begun, _turns(tx, taken, now_ms, now_ms + self._config.lease_ms) if taken else []
 
     def _after(self, outcome: Outcome, states: States | None) -> None:
         """Let go of a message whose outcome is stored, and begin what follows from it."""
@@ -256,8 +276,11 @@ class Deliverer:
         if isinstance(outcome.verdict, Retried) and states is not None and states & States.RETRY:
             self._destinations.note_due(finished.origin, outcome.verdict.due_at_ms)
             self._alarm.ring()
-        self._release(finished.origin)
-        self._after_turn(finished.lease)
+        if is_line(finished.origin):
+            self._after_turn(finished.lease)  # its slot was given back already, or taken by the next
+        else:
+            self._release(finished.origin)
+            self._after_slot(finished.lease)
         if outcome.callbacks:
             if reports(states):
                 results = [Accepted(c.standing.message.id, c.standing.message.url) for c in outcome.callbacks]
@@ -267,12 +290,28 @@ class Deliverer:
 
     def _after_turn(self, lease: Lease) -> None:
         """Let others have their turn, whom a queue or a flow-control key kept waiting for this message."""
-        if lease.slot is not None:
-            self.note_due(queue_line(lease.slot.queue), self._clock.now_ms())
+        self._after_slot(lease)
         if lease.message.options.flow is not None:
             self.note_room(lease.message.options.flow.key)
+
+    def _after_slot(self, lease: Lease) -> None:
+        if lease.slot is not None:
+            self.note_due(queue_line(lease.slot.queue), self._clock.now_ms())
 
     def _release(self, origin: str) -> None:
         self._destinations.release(origin)
         if self._destinations.has_claimable():
             self._alarm.ring()
+
+
+def _turns(tx: Transaction, taken: Sequence[tuple[str, int]], now_ms: int, until_ms: int) -> list[Turn]:
+    """Lease what is due, for each destination or line at most as many as it has slots."""
+    turns = [
+        claim_in_line(tx, origin, count, now_ms, until_ms)
+        if is_line(origin)
+        else Turn(claim_due(tx, origin, count, now_ms, until_ms), next_due_ms(tx, origin))
+        for origin, count in taken
+    ]
+    leases = [lease for turn in turns for lease in turn.leases]
+    insert_logs(tx, [LogRow(lease.message.id, now_ms, States.ACTIVE) for lease in leases])
+    return turns

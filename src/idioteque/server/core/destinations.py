@@ -58,6 +58,16 @@ class Destinations:
             self._blocked_idle[origin] = self._blocked_busy.pop(origin, known)
         self._forget_idle(known)
 
+    def retake(self, origin: str, count: int) -> int:
+        """Give slots back, and take as many of them again as are this origin's fair share now; return how many."""
+        known = self._known[origin]
+        known.in_flight -= count
+        self.in_flight -= count
+        again = 0 if self._blocked_idle else min(self._room(known), count)
+        self._take(known, again)
+        self.release(origin, 0)
+        return again
+
     def note_due(self, origin: str, due_ms: int) -> None:
         """Remember that a destination has a stored message that becomes visible then."""
         known = self._known.get(origin) or self._new(origin)

@@ -139,14 +139,15 @@ def _claim_by_key(tx: Transaction, line: str, key: str, count_max: int, now_ms: 
     """Lease what only a flow-control key orders, those first that have been due for the longest."""
     admittance = _Admittance(tx, key, now_ms)
     wanted = min(count_max, admittance.room)
-    chosen = due_in_line(tx, line, now_ms, wanted) if wanted else []
+    due = due_in_line(tx, line, now_ms, wanted + 1) if wanted else []
+    chosen = due[:wanted]
     admittance.take(len(chosen))
     admittance.save(tx)
     leases = lease_all(tx, chosen, until_ms)
     if admittance.room < 1:
         return Turn(leases, admittance.opens_at_ms(tx), frozenset((key,)))
-    if len(chosen) == count_max:
-        return Turn(leases, now_ms)  # there may be more
+    if len(due) > wanted:
+        return Turn(leases, now_ms)
     return Turn(leases, next_in_line_ms(tx, line, now_ms))
 
 
@@ -160,8 +161,10 @@ def _claim_in_queue(tx: Transaction, name: str, count_max: int, now_ms: int, unt
     keys: dict[str, _Admittance] = {}
     chosen: list[str] = []
     awaited: set[str] = set()
+    more = False
     for waiting in due_in_queue(tx, line, now_ms):
         if len(chosen) == count_max:
+            more = True
             break
         if (key := waiting.flow_key) is not None:
             admittance = keys.get(key) or keys.setdefault(key, _Admittance(tx, key, now_ms))
@@ -175,8 +178,8 @@ def _claim_in_queue(tx: Transaction, name: str, count_max: int, now_ms: int, unt
     for _, admittance in sorted(keys.items()):
         admittance.save(tx)
     leases = lease_all(tx, chosen, until_ms)
-    if len(chosen) == count_max:
-        return Turn(leases, now_ms, frozenset(awaited))  # there may be more
+    if more:
+        return Turn(leases, now_ms, frozenset(awaited))
     times = [next_in_line_ms(tx, line, now_ms), *(keys[key].opens_at_ms(tx) for key in sorted(awaited))]
     return Turn(leases, min((each for each in times if each is not None), default=None), frozenset(awaited))
 

@@ -44,9 +44,9 @@ def note_limits(tx: Transaction, limits: FlowControl, now_ms: int) -> None:
             period_began_ms, rate_used, used_at_ms)
         VALUES (:name, :parallelism, :rate, :period_s, 0, 0, 0, 0, 0, :now_ms)
         ON CONFLICT (name) DO UPDATE SET used_at_ms = :now_ms,
-            parallelism = CASE WHEN pinned_parallelism = 1 THEN flow_keys.parallelism ELSE :parallelism END,
-            rate = CASE WHEN pinned_rate = 1 THEN flow_keys.rate ELSE :rate END,
-            period_s = CASE WHEN pinned_rate = 1 THEN flow_keys.period_s ELSE :period_s END""",
+            parallelism = CASE WHEN flow_keys.pinned_parallelism = 1 THEN flow_keys.parallelism ELSE :parallelism END,
+            rate = CASE WHEN flow_keys.pinned_rate = 1 THEN flow_keys.rate ELSE :rate END,
+            period_s = CASE WHEN flow_keys.pinned_rate = 1 THEN flow_keys.period_s ELSE :period_s END""",
         {
             "name": limits.key,
             "parallelism": limits.parallelism,

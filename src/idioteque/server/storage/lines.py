@@ -67,11 +67,11 @@ def count_slots_held(tx: Transaction, queue: str) -> int:
 
 def has_delayed(tx: Transaction, line: str, now_ms: int) -> bool:
     """Whether a message of a queue has a slot, but its time has not come: nobody starts before it."""
-    # Those that were leased before have started.
+    # Those that were leased before have started; those that wait for a slot are behind the range that is read.
     rows = tx.execute(
-        """SELECT 1 FROM deliveries WHERE origin = :line AND visible_at_ms > :now_ms AND holds = 1 AND token = 0
-        LIMIT 1""",
-        {"line": line, "now_ms": now_ms},
+        """SELECT 1 FROM deliveries WHERE origin = :line AND visible_at_ms > :now_ms AND visible_at_ms < :never_ms
+        AND token = 0 LIMIT 1""",
+        {"line": line, "now_ms": now_ms, "never_ms": NEVER_MS},
     )
     return bool(rows)
 
