@@ -19,6 +19,7 @@ demo: $(READY)  ## publish 200 orders, kill the worker and the server half way, 
 	@$(BIN)/idioteque demo
 
 test: $(READY)  ## every test, with real servers and processes
+	@sh tests/install_services.sh
 	@$(BIN)/python -m pytest
 
 check: $(READY) ## lint, types, floors
