@@ -21,6 +21,8 @@ class Waiting:
     loop: asyncio.AbstractEventLoop
     tries: int = 0
     """How often it was undone to be run again."""
+    locked_since_s: float | None = None
+    """The monotonic time since when it has not got the rows that it needs."""
 
 
 Settled = tuple[Waiting, Any, BaseException | None]

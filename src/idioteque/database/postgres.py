@@ -3,7 +3,8 @@
 One writer in each process, as with SQLite: the operations of one run, which come in crowds, are then never in each
 other's way, and share a flush. Several processes write at once and meet at the locks of rows. A group holds rows of
 many runs, so it must not stand still for a row that another process has: after a moment that operation is undone and
-put back, and the others go on. Hence groups cannot block one another for good, in whatever order they lock.
+put back, and the others go on. Hence groups cannot block one another for good, in whatever order they lock, and a row
+that is kept for long holds up only those who need it.
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ from typing import TypeVar
 
 import psycopg
 
+from idioteque.clock import SystemClock
 from idioteque.database.groups import Groups, Settled, Waiting, answer
 from idioteque.database.protocol import Transaction
 from idioteque.database.session import PostgresTransaction, Session, address, sqlstate
 from idioteque.errors import CommitUnknown, DatabaseError, DatabaseFull, DatabaseTooSlow, first_line
 
 GROUP_OPERATIONS_MAX = 64  # each in a subtransaction: with more of them, everybody's snapshots become expensive
+AGAIN_MAX = GROUP_OPERATIONS_MAX // 2  # leaves room for others while many wait for the same row
 READERS = 2
 TRIES_MAX = 10
-LOCK_TRIES_MAX = 200  # ten seconds and more
+LOCKED_S = 10.0  # after this an operation that never gets its rows has failed
 
 LOCKED = "55P03"
-CONFLICTS = {LOCKED: LOCK_TRIES_MAX, "40001": TRIES_MAX, "40P01": TRIES_MAX}
+CONFLICTS = {"40001", "40P01"}
 # A pooler gave us a session without our prepared statements or with somebody else's, or a table has changed since.
 UNPREPARED = {"26000", "42P05", "0A000"}
 
@@ -44,6 +47,7 @@ class PostgresDatabase:
     def __init__(self, url: str) -> None:
         self._conninfo, self.name = address(url)
         self._door = threading.Lock()  # nothing is asked for once the end has been asked for, from whatever thread
+        self._clock = SystemClock()
         self._closed = False
         self._closing = threading.Event()
         self._groups = Groups(GROUP_OPERATIONS_MAX)
@@ -96,8 +100,9 @@ class PostgresDatabase:
 
     def _run(self) -> None:
         again: list[Waiting] = []
-        while (group := self._groups.next(again)) is not None:
-            settled, again = self._settle(group)
+        while (group := self._groups.next(again[:AGAIN_MAX])) is not None:
+            settled, undone = self._settle(group)
+            again = [*again[AGAIN_MAX:], *undone]
             answer(settled)
 
     def _settle(self, group: Sequence[Waiting]) -> tuple[list[Settled], list[Waiting]]:
@@ -122,10 +127,14 @@ class PostgresDatabase:
     def _run_each(self, tx: PostgresTransaction, group: Sequence[Waiting]) -> tuple[list[Settled], list[Waiting]]:
         session = self._writer
         settled: list[Settled] = []
+        passed: list[Waiting] = []
         again: list[Waiting] = []
-        has_changes = False
+        has_changes = is_late = False
         for waiting in group:
             if waiting.future.cancelled():  # nobody waits for it, and nobody was told that it was done
+                continue
+            if is_late and waiting.locked_since_s is not None:
+                passed.append(waiting)
                 continue
             if has_changes:
                 session.keep()
@@ -138,23 +147,27 @@ class PostgresDatabase:
             except BaseException as error:
                 if session.is_lost(error):
                     raise psycopg.OperationalError("the connection was lost") from error
-                session.undo(hurry=sqlstate(error) == LOCKED)
-                has_changes = False
+                has_changes, is_late = False, is_late or sqlstate(error) == LOCKED
+                session.undo(hurry=is_late)
                 if self._may_repeat(waiting, error):
                     again.append(waiting)
                 else:
                     settled.append((waiting, None, self._translated(error)))
-        return settled, again
+        return settled, [*passed, *again]
 
     def _may_repeat(self, waiting: Waiting, error: BaseException) -> bool:
         """Count a try that failed alone; return whether one more may help."""
         state = sqlstate(error)
+        if state == LOCKED:
+            now_s = self._clock.monotonic_s()
+            waiting.locked_since_s = waiting.locked_since_s or now_s
+            return now_s < waiting.locked_since_s + LOCKED_S
         if state in UNPREPARED:
             self._writer.stop_preparing()
         elif state not in CONFLICTS:
             return False
         waiting.tries += 1
-        return waiting.tries < CONFLICTS.get(state or "", TRIES_MAX)
+        return waiting.tries < TRIES_MAX
 
     def _undone(self, group: Sequence[Waiting], error: BaseException) -> tuple[list[Settled], list[Waiting]]:
         """Count a try that failed as a whole; what was tried often enough, or in vain for sure, has failed."""

@@ -26,7 +26,7 @@ RECONNECT_EVERY_S = 0.1
 WRITE_MS = 30_000  # for one statement
 READ_MS = 5_000
 IDLE_MS = 10_000  # a process that stops in the middle of a transaction gives its locks back after this
-LOCK_WAIT_MS = 50  # how long a group waits for somebody else's rows; the server looks for deadlocks much later
+LOCK_WAIT_MS = 25  # how long a group waits for somebody else's rows; the server looks for deadlocks much later
 LOCK_GLANCE_MS = 1  # and how long for each further row, once it has waited
 SCHEMA_LOCK = 0x6964696F  # any number that is the same in every version
 
