@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from pathlib import Path
 
 import pytest
 
@@ -145,3 +147,20 @@ def test_a_setting_is_read_by_its_kind(text: str, name: str, value: object) -> N
 def test_a_bad_setting_is_a_clear_error(text: str) -> None:
     with pytest.raises(ConfigurationError, match="--set"):
         with_settings(ServerConfig(), [text])
+
+
+def test_the_guide_names_every_setting_with_its_default() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "limits.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\S+) \|", guide, re.MULTILINE))
+    shown = {name: str(getattr(ServerConfig(), name)) for name in rows}
+    assert {name: value.lower() for name, value in shown.items()} == rows
+    with pytest.raises(ConfigurationError) as refusal:
+        with_settings(ServerConfig(), ["nothing=1"])
+    assert sorted(rows) == sorted(str(refusal.value).rpartition("there are ")[2].split(", "))
+
+
+async def test_a_long_destination_is_refused() -> None:
+    async with open_house(config=ServerConfig(url_bytes_max=30)) as house:
+        assert (await house.call("POST", "/v2/publish/https://x.test/" + "a" * 15)).status == 200
+        reply = await house.call("POST", "/v2/publish/https://x.test/" + "a" * 16)
+        assert reply.json == {"error": "invalid destination url: it is longer than 30 bytes"}

@@ -420,7 +420,7 @@ class ServerAgainstModel(RuleBasedStateMachine):
 
 
 ServerAgainstModel.TestCase.settings = settings(
-    max_examples=100,
+    max_examples=60,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

@@ -58,7 +58,7 @@ class Server:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.config = config
-        self.policy = NetworkPolicy(config.allow_private, dev=config.dev)
+        self.policy = NetworkPolicy(config.allow_private, dev=config.dev, url_bytes_max=config.url_bytes_max)
         self.clock = clock or SystemClock()
         self.database = database or open_database(config.database, durability=config.durability)
         self._transport = transport or reaching(config, self.policy)

@@ -81,7 +81,10 @@ class NetworkPolicy:
     Nor to the server itself, once `refuse_own` has told where that is: a message sent there would feed it for ever.
     """
 
-    def __init__(self, allow_private: Sequence[str] = (), *, dev: bool = False) -> None:
+    def __init__(
+        self, allow_private: Sequence[str] = (), *, dev: bool = False, url_bytes_max: int = URL_BYTES_MAX
+    ) -> None:
+        self._url_bytes_max = url_bytes_max
         self._allowed = (*_parsed(allow_private), *(_networks("0.0.0.0/0", "::/0") if dev else ()))
         self._own: frozenset[tuple[str, int]] = frozenset()
 
@@ -122,8 +125,8 @@ class NetworkPolicy:
         """
         if _UNSAFE.search(url) or "#" in url:
             url = _encoded(url)
-        if len(url) > URL_BYTES_MAX:
-            _refuse(f"it is longer than {URL_BYTES_MAX} bytes")
+        if len(url) > self._url_bytes_max:
+            _refuse(f"it is longer than {self._url_bytes_max} bytes")
         match = _AUTHORITY.match(url)
         if match is None:
             _refuse("endpoint has invalid scheme, add http:// or https://")
