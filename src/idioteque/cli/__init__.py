@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "flow-control": "idioteque.cli.flow_control:flow_control",
     "keys": "idioteque.cli.keys:keys",
     "logs": "idioteque.cli.logs:logs",
+    "runs": "idioteque.cli.runs:runs",
     "version": "idioteque.cli.version:version",
 }
 """Every command and where it lives, `module:attribute`, in the order of the help."""

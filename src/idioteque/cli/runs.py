@@ -1,0 +1,293 @@
+"""`idioteque runs`: durable runs, read from the store that a worker keeps them in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar, get_args
+
+import click
+
+from idioteque.cli import Failed
+from idioteque.cli.client import Json, printable
+from idioteque.cli.output import progress, show_record, show_rows
+from idioteque.cli.stores import Place, opened
+from idioteque.clock import SystemClock
+from idioteque.errors import IdiotequeError, InvalidValue, RunUnknown
+from idioteque.paths import Path, path_text
+from idioteque.runs import PAGE_MAX, Run, Runs, Step, Why
+from idioteque.store import Status
+
+COLUMNS = {
+    "run": "id",
+    "function": "function_id",
+    "status": "status",
+    "created": "created_at",
+    "finished": "finished_at",
+    "error": "error",
+}
+RUNS_MAX = 100_000
+OPEN: tuple[Status, ...] = ("running", "waiting")
+STATUSES: tuple[Status, ...] = get_args(Status)
+COLORS = {"completed": "green", "failed": "red", "pending": "yellow"}
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def placed(command: Command) -> Command:
+    """Give a command the options that say where the runs are."""
+    command = click.option("--app", metavar="MODULE:WORKER", help="The worker whose runs they are, instead.")(command)
+    return click.option("--store", metavar="URL", help="Where the runs are kept; IDIOTEQUE_STORE by default.")(command)
+
+
+def chosen(command: Command) -> Command:
+    """Give a command that changes runs the options that say which ones, and where their messages go."""
+    command = click.option("--yes", is_flag=True, help="Do not ask first.")(command)
+    command = click.option("--function", help="With --all: only of this function.")(command)
+    command = click.option("--status", type=click.Choice(STATUSES), help="With --all: only with this status.")(command)
+    command = click.option("--all", "all_", is_flag=True, help="All that can be, and fit the filters.")(command)
+    command = click.argument("run_ids", nargs=-1)(command)
+    help_text = "Where deliveries go; with QSTASH_TOKEN and QSTASH_URL, messages can be sent."
+    return placed(click.option("--mount-url", metavar="URL", help=help_text)(command))
+
+
+@click.group()
+def runs() -> None:
+    """Look at durable runs, cancel them or let them go on."""
+
+
+@runs.command("list")
+@placed
+@click.option("--status", type=click.Choice(STATUSES), help="Only with this status.")
+@click.option("--function", help="Only of this function, by its id.")
+@click.option("--limit", type=click.IntRange(1, RUNS_MAX), default=50, show_default=True, help="How many.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(
+    store: str | None, app: str | None, status: Status | None, function: str | None, limit: int, as_json: bool
+) -> None:
+    """List runs, the newest first."""
+
+    async def found() -> list[Run]:
+        async with opened(Place(store, app)) as here:
+            return await _page_through(here, status, function, limit)
+
+    show_rows([_summary(run) for run in asyncio.run(found())], COLUMNS, as_json=as_json)
+
+
+@runs.command()
+@placed
+@click.argument("run_id")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(store: str | None, app: str | None, run_id: str, as_json: bool) -> None:
+    """Print one run: its event, what came of it, and its steps as a tree."""
+    run, reason = asyncio.run(_look(Place(store, app), run_id))
+    if as_json:
+        steps = [_step(step) for step in run.steps]
+        show_record({**_summary(run), "event": run.event, "result": run.result, "steps": steps}, as_json=True)
+    else:
+        _print_run(run, reason)
+
+
+@runs.command()
+@placed
+@click.argument("run_id")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def why(store: str | None, app: str | None, run_id: str, as_json: bool) -> None:
+    """Say why a run has not ended, and until when that may last."""
+    run, reason = asyncio.run(_look(Place(store, app), run_id))
+    if not as_json:
+        click.echo(f"it has ended: {run.status}" if reason is None else _reason_text(reason))
+        return
+    record: Json = {"status": run.status, "cause": None, "text": None, "until": None}
+    if reason is not None:
+        record |= {"cause": reason.cause, "text": reason.text, "until": _time(reason.until)}
+    show_record(record, as_json=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which runs to change, as the options say it."""
+
+    run_ids: Sequence[str]
+    all_: bool
+    status: Status | None
+    function: str | None
+    yes: bool
+
+    def check(self, verb: str) -> None:
+        """Raise `InvalidValue` for what is no choice."""
+        if bool(self.run_ids) == self.all_:
+            raise InvalidValue(f"name the runs to {verb}, or give --all")
+        if self.run_ids and (self.status or self.function):
+            raise InvalidValue("--status and --function go with --all, not with ids")
+
+
+@runs.command()
+@chosen
+def cancel(store: str | None, app: str | None, mount_url: str | None, **choice: Any) -> None:
+    """End runs without a result; those that have ended stay as they are.
+
+    The run that invoked one has to be told, for which --mount-url or --app is needed.
+    """
+
+    async def end(here: Runs, run_id: str) -> str | None:
+        status = await here.cancel(run_id)
+        return None if status == "cancelled" else f"it is {status}"
+
+    asyncio.run(_change(Place(store, app, mount_url), ("cancel", "cancelled"), Choice(**choice), OPEN, end))
+
+
+@runs.command()
+@chosen
+def retry(store: str | None, app: str | None, mount_url: str | None, **choice: Any) -> None:
+    """Let runs go on from where they stopped: the results of their steps stand.
+
+    With --all, those that failed. A message goes to the mount: --mount-url or --app is needed.
+    """
+    place = Place(store, app, mount_url)
+    place.check_can_send()
+
+    async def go_on(here: Runs, run_id: str) -> str | None:
+        await here.retry(run_id)
+        return None
+
+    asyncio.run(_change(place, ("retry", "retried"), Choice(**choice), ("failed",), go_on))
+
+
+async def _page_through(here: Runs, status: Status | None, function: str | None, limit: int) -> list[Run]:
+    found: list[Run] = []
+    cursor: str | None = None
+    while len(found) < limit:
+        page = await here.list(status=status, function=function, limit=min(PAGE_MAX, limit - len(found)), cursor=cursor)
+        found += page.runs
+        cursor = page.cursor
+        if cursor is None:
+            break
+    return found
+
+
+async def _look(place: Place, run_id: str) -> tuple[Run, Why | None]:
+    async with opened(place) as here:
+        run = await here.get(run_id)
+        if run is None:
+            raise RunUnknown(run_id)
+        return run, await here.why(run_id)
+
+
+async def _change(
+    place: Place,
+    verb: tuple[str, str],
+    choice: Choice,
+    statuses: Sequence[Status],
+    act: Callable[[Runs, str], Awaitable[str | None]],
+) -> None:
+    """Change the runs named, or all there are now; `act` returns what speaks against one, in words."""
+    choice.check(verb[0])
+    async with opened(place) as here:
+        run_ids = list(dict.fromkeys(choice.run_ids))
+        for status in (choice.status,) if choice.status else statuses:
+            found = [] if run_ids and not choice.all_ else await _page_through(here, status, choice.function, RUNS_MAX)
+            run_ids += [run.id for run in found]
+        if choice.all_ and run_ids and not choice.yes:
+            click.confirm(f"{verb[0]} {len(run_ids)} runs?", abort=True, err=True)
+        against: list[str] = []
+        with progress(verb[1], len(run_ids), SystemClock()) as advance:
+            for run_id in run_ids:
+                try:
+                    said = await act(here, run_id)
+                except IdiotequeError as error:
+                    said = str(error)
+                against += [f"{run_id}: {said}"] if said else []
+                advance(1)
+    click.echo(f"{verb[1]} {len(run_ids) - len(against)} of {len(run_ids)}")
+    for line in against:
+        click.echo(printable(line), err=True)
+    if against:
+        raise Failed(f"{len(against)} runs could not be {verb[1]}")
+
+
+# ---- printing
+
+
+def _summary(run: Run) -> Json:
+    return {
+        "id": run.id,
+        "function_id": run.function_id,
+        "event_id": run.event_id,
+        "status": run.status,
+        "attempts": run.attempts,
+        "created_at": _time(run.created_at),
+        "finished_at": _time(run.finished_at),
+        "error": run.error,
+    }
+
+
+def _step(step: Step) -> Json:
+    return {
+        "key": path_text(step.key),
+        "status": step.status,
+        "attempts": step.attempts,
+        "finished_at": _time(step.finished_at),
+        "result": step.result,
+        "error": step.error,
+    }
+
+
+def _print_run(run: Run, reason: Why | None) -> None:
+    lines = {
+        "function": run.function_id,
+        "event": f"{run.event_id} {json.dumps(run.event, ensure_ascii=False)}",
+        "created": _time(run.created_at),
+        "finished": _time(run.finished_at),
+        "why": None if reason is None else _reason_text(reason),
+        "result": json.dumps(run.result, ensure_ascii=False) if run.status == "completed" else None,
+        "error": run.error,
+    }
+    click.echo(f"{run.id}  {_colored(run.status)}")
+    for name, text in lines.items():
+        if text is not None:
+            click.echo(f"{name:<9} {printable(text)}")
+    click.echo(f"steps     {len(run.steps)}")
+    for line in _tree(run.steps):
+        click.echo(line)
+
+
+def _tree(steps: Sequence[Step]) -> Iterator[str]:
+    """Yield a line for each step, below the step that it lies in; one that has not ended may be known by its own."""
+    records = {step.key: step for step in steps}
+    inside: dict[Path, dict[Path, None]] = {}
+    for step in steps:
+        for depth in range(1, len(step.key) + 1):
+            inside.setdefault(step.key[: depth - 1], {})[step.key[:depth]] = None
+
+    def below(path: Path, indent: str) -> Iterator[str]:
+        children = list(inside.get(path, ()))
+        for child in children:
+            is_last = child == children[-1]
+            state = _state(records[child]) if child in records else _colored("pending")
+            yield f"{indent}{'└── ' if is_last else '├── '}{printable(child[-1])}  {state}"
+            yield from below(child, indent + ("    " if is_last else "│   "))
+
+    return below((), "")
+
+
+def _state(step: Step) -> str:
+    attempts = f", {step.attempts} failed attempts" if step.attempts else ""
+    error = f": {printable(step.error)}" if step.error is not None else ""
+    return f"{_colored(step.status)}{attempts}{error}"
+
+
+def _colored(status: str) -> str:
+    return click.style(status, fg=COLORS.get(status))
+
+
+def _reason_text(reason: Why) -> str:
+    until = "" if reason.until is None else f" (until {_time(reason.until)})"
+    return printable(f"{reason.cause}: {reason.text}{until}")
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
