@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from qstash import QStash
+from qstash.message import BatchRequest
 
 from idioteque.database import open_database
 from idioteque.errors import ConnectFailed
 from idioteque.server.config import ServerConfig
 from idioteque.testing import ManualClock
 from idioteque.transport import HttpRequest
+from tests.destination import Received, open_destination, until
+from tests.processes import start_server
 from tests.server.house import SHOP, House, Reply, open_house
 
 
@@ -344,6 +349,38 @@ async def test_after_a_crash_the_message_that_was_under_way_goes_first(tmp_path:
             await clock.advance(1)
             assert sent(again) == [first, second]
         await clock.advance(2e6)
+
+
+def test_a_killed_server_starts_everything_in_order_and_one_by_one(tmp_path: Path) -> None:
+    order: list[str] = []
+    under_way, most = 0, 0
+
+    async def answer(request: Received) -> int:
+        nonlocal under_way, most
+        if request.message_id not in order:
+            order.append(request.message_id)
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.001)
+        under_way -= 1
+        return 200
+
+    accepted: list[str] = []
+    with open_destination(answer) as destination:
+        for _ in range(3):
+            server = start_server(tmp_path)
+            client = QStash(server.token, base_url=server.url)
+            items = [BatchRequest(url=destination.url, queue="q") for _ in range(200)]
+            accepted += [each.message_id for each in client.message.batch(items)]
+            client.http._client.close()
+            middle = len(accepted) - 120
+            until(lambda middle=middle: len(order) > middle)
+            server.kill()
+        server = start_server(tmp_path)
+        until(lambda: len(order) == len(accepted))
+        assert server.stop() == 0
+    assert order == accepted
+    assert most == 1
 
 
 async def test_a_duplicate_takes_no_place(house: House) -> None:
