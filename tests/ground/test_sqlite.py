@@ -610,5 +610,6 @@ async def test_a_read_that_takes_too_long_is_stopped_alone(tmp_path: Path, monke
     )
     assert [type(result) for result in results[:3]] == [DatabaseTooSlow] * 3
     assert results[3] == [(9,)]
+    monkeypatch.setattr("idioteque.database.sqlite.READ_S", 60)  # timed, and not stopped
     assert await database.read(lambda tx: tx.execute(counting, {"n": 2_000_000})) == [(2_000_000,)]
     await database.close()
