@@ -330,7 +330,7 @@ async def test_the_files_are_readable_by_their_owner_only(file: SqliteDatabase, 
 
 
 @pytest.mark.parametrize(
-    "url", ["", "notes.db", "postgresql://x/y", "sqlite:///", "sqlite:///a.db?mode=ro", "sqlite:/a"]
+    "url", ["", "notes.db", "mysql://x/y", "sqlite:///", "sqlite:///a.db?mode=ro", "sqlite:/a"]
 )
 def test_a_url_that_names_no_database_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="names no database"):
