@@ -123,7 +123,7 @@ def field_of(event: object, name: str) -> object:
 
 def text_of(value: object) -> str:
     """Return a value as text, different for different values."""
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 def _safe(text: str) -> str:
