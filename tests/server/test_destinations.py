@@ -49,6 +49,23 @@ def test_a_destination_without_room_is_left_until_a_slot_is_free() -> None:
     assert not slots.has_messages("a")
 
 
+def test_slots_are_taken_again_as_far_as_they_are_fair_and_nobody_waits_for_one() -> None:
+    slots = Destinations(in_flight_max=30, share=1.0)
+    slots.note_due("a", 0)
+    assert slots.take_due(0, 4) == [("a", 4)]
+    assert slots.retake("a", 2) == 2
+    for _ in range(8):
+        assert slots.reserve("b", 0)
+    while slots.reserve(f"c{slots.in_flight}", 0):
+        pass
+    slots.note_due("d", 0)
+    assert slots.take_due(0, 10) == []
+    assert slots.retake("a", 1) == 0  # `d` has none at all
+    assert slots.take_due(0, 10) == [("d", 1)]
+    assert slots.retake("a", 3) < 3
+    slots.set_due("a", None)
+
+
 async def test_healthy_destinations_do_not_notice_that_ninety_percent_hang() -> None:
     async def answer(request: HttpRequest) -> int:
         await house.clock.sleep(900 if "hangs" in request.url else 0.01)

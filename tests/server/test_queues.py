@@ -334,6 +334,15 @@ async def test_a_queue_keeps_its_order_over_restarts(tmp_path: Path) -> None:
         assert list(dict.fromkeys(seen)) == ids[-len(seen) :]
 
 
+async def test_a_stop_begins_nothing_new_in_a_queue() -> None:
+    clock = ManualClock()
+    async with open_house(taking(5, clock), clock=clock) as house:
+        first = await enqueue(house)
+        await enqueue(house)
+        await clock.advance(1)
+    assert sent(house) == [first]
+
+
 async def test_after_a_crash_the_message_that_was_under_way_goes_first(tmp_path: Path) -> None:
     clock = ManualClock()
     (tmp_path / "a").mkdir()

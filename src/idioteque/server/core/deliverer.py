@@ -256,11 +256,11 @@ class Deliverer:
     def _next_turns(self, finished: Sequence[Finished]) -> list[tuple[str, int]]:
         """Return lines in which attempts ended, with the slots that they may have again."""
         ended = Counter(each.origin for each in finished if is_line(each.origin))
-        again = [(line, self._destinations.retake(line, count)) for line, count in sorted(ended.items())]
         if self._draining:
-            for line, count in again:
+            for line, count in ended.items():
                 self._destinations.release(line, count)
             return []
+        again = [(line, self._destinations.retake(line, count)) for line, count in sorted(ended.items())]
         return [(line, count) for line, count in again if count]
 
     def _apply(
