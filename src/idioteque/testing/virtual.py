@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from idioteque.worker import Worker
 START_MS = 1_700_000_000_000
 FINISH_S_MAX = 400 * 86_400.0
 REFUSALS_SHOWN_MAX = 3
+DRAWN_ID = re.compile(r"\b(evt|run|msg)_[0-9a-f]{32}\b")
 
 Mode = Literal["inline", "isolated"]
 Stub = Callable[..., Any]
@@ -265,13 +267,13 @@ class Harness:
     def _ending(self) -> Ending:
         runs = [
             RunEnd(
-                *(run.function_id, run.status, repr(run.event), repr(run.result)),
+                *(run.function_id, run.status, _without_ids(run.event), _without_ids(run.result)),
                 tuple(sorted(f"{path_text(step.key)}: {step.status}" for step in run.steps if step.finished_at)),
             )
             for run in self.runs
         ]
         repeated = [path_text(path) or "the result" for (_, path), count in self._watched.recorded.items() if count > 1]
-        return Ending(tuple(runs), tuple(repr(each.event) for each in self.published), tuple(repeated))
+        return Ending(tuple(runs), tuple(_without_ids(each.event) for each in self.published), tuple(repeated))
 
 
 class WatchedContext(Context):
@@ -316,6 +318,11 @@ class WatchedContext(Context):
     async def invoke(self, key: str, function: Function, event: object) -> Any:
         with self._movement.resting():
             return await super().invoke(key, function, event)
+
+
+def _without_ids(value: object) -> str:
+    """Return a value as text that is the same in every pass: ids are drawn anew, here as anywhere."""
+    return DRAWN_ID.sub(r"\1_…", repr(value))
 
 
 def _at_once(coroutine: Coroutine[Any, Any, T]) -> T:
