@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +38,17 @@ class TestSqliteStore(StoreContract):
 class TestPostgresStore(StoreContract):
     @pytest.fixture
     async def store(self, clock: ManualClock, postgres_url: str) -> AsyncIterator[Store]:
-        store = SqlStore(postgres_url, clock)
-        yield store
-        await store.close()
+        nodes = Nodes([SqlStore(postgres_url, clock) for _ in range(2)])
+        yield nodes
+        await asyncio.gather(*(store.close() for store in nodes.stores))
+
+
+class Nodes:
+    """The stores of several workers, of which each call takes the next one."""
+
+    def __init__(self, stores: list[SqlStore]) -> None:
+        self.stores = stores
+        self._next = itertools.cycle(stores)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(next(self._next), name)

@@ -25,6 +25,7 @@ from idioteque.stores import SqlStore
 from tests.ground.test_postgres import CREATE, count, counters
 from tests.ground.test_sqlite import Held, insert, texts
 from tests.services import PrivatePostgres, wait_until
+from tests.workers import until
 
 T = TypeVar("T")
 KILL = "SELECT pg_terminate_backend(pg_backend_pid())"
@@ -274,8 +275,7 @@ async def test_a_commit_without_an_answer_is_reported_as_unknown_and_not_repeate
     async def arrived() -> bool:
         return (await database.read(counters))["a"] == int(stored)
 
-    while not await arrived():  # the server may still be about to commit
-        await asyncio.sleep(0)
+    await until(arrived, 20, "the server to commit, or not")
     await far.write(count("b"))
     assert await database.read(counters) == {"a": int(stored), "b": 1}
     assert cutting.cuts == 1
