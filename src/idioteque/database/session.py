@@ -26,7 +26,8 @@ RECONNECT_EVERY_S = 0.1
 WRITE_MS = 30_000  # for one statement
 READ_MS = 5_000
 IDLE_MS = 10_000  # a process that stops in the middle of a transaction gives its locks back after this
-LOCK_WAIT_MS = 25  # how long a group waits for somebody else's rows; the server looks for deadlocks much later
+LOCK_WAIT_MS = 15  # how long a group waits for somebody else's rows; the server looks for deadlocks much later
+LOCK_WAIT_SPREAD_MS = 25  # of two that wait for each other one must give up first
 LOCK_GLANCE_MS = 1  # and how long for each further row, once it has waited
 SCHEMA_LOCK = 0x6964696F  # any number that is the same in every version
 
@@ -34,7 +35,7 @@ SCHEMA_LOCK = 0x6964696F  # any number that is the same in every version
 # the disk, also where the server has that switched off.
 BEGIN_WRITE = f"""BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
     SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint, set_config('statement_timeout', '{WRITE_MS}', true),
-        set_config('lock_timeout', '{LOCK_WAIT_MS}', true),
+        set_config('lock_timeout', floor({LOCK_WAIT_MS} + random() * {LOCK_WAIT_SPREAD_MS})::text, true),
         set_config('idle_in_transaction_session_timeout', '{IDLE_MS}', true),
         CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END;
     SAVEPOINT operation"""  # noqa: S608 - our own limits
