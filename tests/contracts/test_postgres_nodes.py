@@ -280,3 +280,34 @@ async def test_of_several_processes_each_run_is_one_ones_and_each_outcome_one_on
     for run in range(12):
         assert [step.seq for step in (await recorded(store, f"run_{run}")).steps] == list(range(1, 13))
     await store.close()
+
+
+FORKING = """
+import asyncio, os, sys
+from idioteque.stores import SqlStore
+
+async def session(store):
+    return await store._database.write(lambda tx: tx.execute("SELECT pg_backend_pid()"))
+
+store = SqlStore(sys.argv[1])
+mine = asyncio.run(session(store))
+children = []
+for n in range(3):
+    pid = os.fork()
+    if pid == 0:
+        assert asyncio.run(session(store)) != mine
+        asyncio.run(store.list())
+        os._exit(0) if n else sys.exit(0)
+    children.append(pid)
+assert asyncio.run(session(store)) == mine
+assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0, 0, 0]
+assert asyncio.run(session(store)) == mine, "a child that ends leaves its parent's session alone"
+asyncio.run(store.close())
+print("forked well")
+"""
+
+
+def test_a_forked_child_opens_the_store_anew_and_leaves_its_parents_session_alone(postgres_url: str) -> None:
+    command = [sys.executable, "-c", FORKING, postgres_url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "forked well\n"), done.stderr
