@@ -329,9 +329,7 @@ async def test_the_files_are_readable_by_their_owner_only(file: SqliteDatabase, 
         assert stat.S_IMODE(Path(name).stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize(
-    "url", ["", "notes.db", "mysql://x/y", "sqlite:///", "sqlite:///a.db?mode=ro", "sqlite:/a"]
-)
+@pytest.mark.parametrize("url", ["", "notes.db", "mysql://x/y", "sqlite:///", "sqlite:///a.db?mode=ro", "sqlite:/a"])
 def test_a_url_that_names_no_database_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="names no database"):
         open_database(url)
