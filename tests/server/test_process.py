@@ -223,6 +223,7 @@ def test_a_database_that_cannot_be_used_is_one_clear_line_and_exit_code_2(
         ["--host", "203.0.113.1"],
         ["--durability", "none"],
         ["--database", "mysql://x"],
+        ["--database", "postgresql://127.0.0.1/x"],
     ],
 )
 def test_bad_arguments_are_one_clear_line_and_exit_code_2(tmp_path: Path, args: list[str]) -> None:

@@ -39,6 +39,8 @@ def run(config: ServerConfig, say: Say) -> int:
     """
     if config.dev and config.host not in LOOPBACK_HOSTS:
         raise ConfigurationError(f"--dev uses published credentials, so it listens on loopback only, not {config.host}")
+    if config.database.startswith(("postgres:", "postgresql:")):
+        raise ConfigurationError("the server keeps its messages in SQLite: name one with --database sqlite:///file.db")
     listener = bound_socket(config.host, config.port)
     with contextlib.closing(listener), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(config, listener, say))
