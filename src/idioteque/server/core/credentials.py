@@ -11,14 +11,12 @@ from enum import Enum
 
 from idioteque.clock import Clock
 from idioteque.database import Database, Transaction
+from idioteque.environment import DEV_CURRENT_SIGNING_KEY, DEV_NEXT_SIGNING_KEY, DEV_TOKEN
 from idioteque.ids import new_signing_key, new_token
 from idioteque.server.config import ServerConfig
 from idioteque.server.errors import TooManyRequests, Unauthorized
 from idioteque.server.storage.settings import load_settings, save_settings
 
-DEV_TOKEN = "eyJVc2VySUQiOiJkZWZhdWx0VXNlciIsIlBhc3N3b3JkIjoiZGVmYXVsdFBhc3N3b3JkIn0="  # noqa: S105 - published
-DEV_CURRENT_KEY = "sig_7kYjw48mhY7kAjqNGcy6cr29RJ6r"
-DEV_NEXT_KEY = "sig_5ZB6DVzB1wjE8S6rZ7eenA8Pdnhs"
 USER_ID = "idioteque"
 PEERS_WATCHED_MAX = 10_000
 
@@ -75,7 +73,7 @@ class Credentials:
     async def load(self) -> None:
         """Settle on credentials: the published ones under `--dev`, else what is stored, given, or made now."""
         if self._config.dev:
-            self.current_key, self.next_key = DEV_CURRENT_KEY, DEV_NEXT_KEY
+            self.current_key, self.next_key = DEV_CURRENT_SIGNING_KEY, DEV_NEXT_SIGNING_KEY
             self._token_digest = digest(DEV_TOKEN)
         else:
             await self._database.write(self._settle)
