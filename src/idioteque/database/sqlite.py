@@ -17,10 +17,12 @@ from typing import TypeVar
 
 import apsw
 
+from idioteque.clock import SystemClock
 from idioteque.database.connection import MEMORY, Checkpoints, Connection, lock_file, open_reader, open_writer
 from idioteque.database.groups import Groups, Settled, Waiting, answer
 from idioteque.database.protocol import Row, SqlValue, Transaction
 from idioteque.errors import DatabaseBroken, DatabaseError, DatabaseFull, DatabaseTooSlow, first_line
+from idioteque.histogram import DURATIONS_S, GROUP_SIZES, Histogram
 
 GROUP_OPERATIONS_MAX = 1024
 READERS = 2
@@ -62,6 +64,11 @@ class SqliteDatabase:
     def __init__(self, path: str, *, durability: str = "full", threads: bool = True) -> None:
         self.path = path
         self.on_broken: Callable[[DatabaseBroken], None] | None = None
+        self.commit_s = Histogram(DURATIONS_S)
+        """How long commits took, which is mostly the wait for the disk."""
+        self.commit_operations = Histogram(GROUP_SIZES)
+        """How many operations shared each of them."""
+        self._clock = SystemClock()
         self._door = threading.Lock()  # nothing is asked for once the end has been asked for, from whatever thread
         self._broken: str | None = None
         self._closed = False
@@ -164,7 +171,7 @@ class SqliteDatabase:
                     execute("ROLLBACK TO operation")
                     settled.append((waiting, None, failure))
                 execute("RELEASE operation")
-            execute("COMMIT")
+            self._commit(len(settled))
         except BaseException as error:
             self._roll_back()
             return [(waiting, None, self._undone(error)) for waiting in group]
@@ -174,7 +181,7 @@ class SqliteDatabase:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             result = operation(self._transaction)
-            self._connection.execute("COMMIT")
+            self._commit(1)
         except BaseException as error:
             self._roll_back()
             translated = self._translated(error)
@@ -183,6 +190,12 @@ class SqliteDatabase:
             raise translated from error
         self._checkpoint()
         return result
+
+    def _commit(self, operations: int) -> None:
+        begun_s = self._clock.monotonic_s()
+        self._connection.execute("COMMIT")
+        self.commit_s.observe(self._clock.monotonic_s() - begun_s)
+        self.commit_operations.observe(operations)
 
     def _roll_back(self) -> None:
         with contextlib.suppress(apsw.Error):

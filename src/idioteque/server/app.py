@@ -11,6 +11,7 @@ from idioteque.clock import Clock, SystemClock
 from idioteque.database import Database, SqliteDatabase, migrate, open_database, sqlite_path
 from idioteque.errors import ConfigurationError, DatabaseBroken, DatabaseError
 from idioteque.server.api.door import Door
+from idioteque.server.api.metrics import registry_of
 from idioteque.server.api.rest import build_rest
 from idioteque.server.api.services import Services
 from idioteque.server.config import ServerConfig
@@ -23,6 +24,7 @@ from idioteque.server.core.destinations import Destinations
 from idioteque.server.core.flow_control import FlowKeys
 from idioteque.server.core.housekeeper import Housekeeper
 from idioteque.server.core.loop import Duties
+from idioteque.server.core.metrics import Metrics
 from idioteque.server.core.operations import Operations
 from idioteque.server.core.prober import Prober
 from idioteque.server.core.publisher import Publisher
@@ -65,6 +67,7 @@ class Server:
         variables = os.environ if environment is None else environment
         self.credentials = Credentials(config, self.database, self.clock, Environment.of(variables))
         self.reader = PublishReader(config, self.policy)
+        metrics = Metrics()
         self._destinations = Destinations(config.in_flight_max, config.destination_share)
         admission = Admission(config, self.clock, self._destinations)
         courier = Courier(config, self.clock, self._transport, self.credentials)
@@ -77,19 +80,20 @@ class Server:
             self._destinations,
             Settlement(config, self.reader, admission),
             self._prober,
+            metrics,
         )
         self._prober.woken = self.deliverer.note_due
         daily = Allowance(self.clock, "messages per day", config.messages_per_day_max, 86_400, DAILY)
         self.publisher = Publisher(self.database, admission, self.deliverer, daily)
         self.housekeeper = Housekeeper(config, self.database, self.clock)
-        self.operations = Operations(config, self.database, self.clock, self.deliverer)
+        self.operations = Operations(config, self.database, self.clock, self.deliverer, metrics)
         self._duties = Duties(self.clock)
         self._accepting = False
         url_groups = UrlGroups(config, self.database, self.clock, self.reader)
         schedules = Schedules(config, self.database, self.clock, self.reader, url_groups, self.publisher)
         self.scheduler = Scheduler(config, self.database, self.clock, url_groups, self.publisher)
         schedules.changed = self.scheduler.note
-        queues = Queues(config, self.database, self.clock, self.deliverer, self.operations)
+        queues = Queues(config, self.database, self.clock, self.deliverer, self.operations, metrics)
         services = Services(
             operations=self.operations,
             credentials=self.credentials,
@@ -100,12 +104,23 @@ class Server:
             flow_keys=FlowKeys(self.database, self.clock, self.deliverer),
             global_parallelism=lambda: self.deliverer.parallelism,
             now_ms=self.clock.now_ms,
+            registry=registry_of(metrics, self.deliverer, self.database),
+            is_dev=config.dev,
         )
         rest = build_rest(services)
         management = Allowance(self.clock, "requests per second", config.management_per_s_max, 1, BURST)
         resolution = Resolution(config, self.policy)
         self.app = Door(
-            config, self.credentials, url_groups, queues, schedules, self.publisher, rest, management, resolution
+            config,
+            self.credentials,
+            url_groups,
+            queues,
+            schedules,
+            self.publisher,
+            rest,
+            management,
+            resolution,
+            metrics,
         )
 
     async def start(self) -> None:

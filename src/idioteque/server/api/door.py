@@ -14,9 +14,11 @@ from starlette.types import ASGIApp
 
 from idioteque.errors import DatabaseError
 from idioteque.server.api.reply import Disconnected, Receive, Scope, Send, read_body, send_error, send_json
+from idioteque.server.api.services import bearer_token
 from idioteque.server.config import ServerConfig
 from idioteque.server.core.allowance import Allowance
 from idioteque.server.core.credentials import Credentials, Role
+from idioteque.server.core.metrics import Metrics
 from idioteque.server.core.publisher import Publisher
 from idioteque.server.core.queues import Queues
 from idioteque.server.core.resolution import Resolution
@@ -58,7 +60,9 @@ class Door:
         rest: ASGIApp,
         management: Allowance,
         resolution: Resolution,
+        metrics: Metrics,
     ) -> None:
+        self._metrics = metrics
         self._resolution = resolution
         self._management = management
         self._config = config
@@ -76,6 +80,7 @@ class Door:
         try:
             await self._serve(scope, receive, send)
         except Refused as refusal:
+            self._metrics.refusals[refusal.status] += 1
             await send_error(send, refusal.status, str(refusal), refusal.headers)
         except Disconnected:
             return
@@ -193,8 +198,7 @@ class Door:
     def _token(self, headers: Mapping[bytes, bytes], scope: Scope) -> str | None:
         given = headers.get(b"authorization")
         if given is not None:
-            scheme, _, token = given.decode("latin-1").partition(" ")
-            return token.strip() if scheme.lower() == "bearer" else None
+            return bearer_token(given.decode("latin-1"))
         query: bytes = scope["query_string"]
         return query_token(query.decode("latin-1")) if query and self._config.token_in_query else None
 

@@ -26,6 +26,8 @@ HOT = (
 """Served by the door itself, before any routing."""
 
 ANYTHING = "*"
+PLAIN = "text"
+"""What is no JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ),
     ("GET", "/health"): Operation("Whether the process lives", "Status"),
     ("GET", "/ready"): Operation("Whether it accepts messages", "Status", refusals=(503,)),
+    ("GET", "/metrics"): Operation("What the server counts, for Prometheus; open under --dev", PLAIN, refusals=(401,)),
     ("GET", "/openapi.json"): Operation("This document", "Document"),
 }  # fmt: skip
 
@@ -202,7 +205,7 @@ def _described(method: str, path: str, operation: Operation) -> Json:
         "parameters": [*parameters, *QUERIES[operation.query], *HEADERS[operation.headers]],
         "responses": _responses(path, operation),
     }
-    if not path.startswith("/v2/"):
+    if not path.startswith("/v2/") and 401 not in operation.refusals:
         described["security"] = []
     if operation.sends:
         described["requestBody"] = _request_body(operation.sends)
@@ -214,7 +217,7 @@ def _responses(path: str, operation: Operation) -> Json:
     responses: Json = {str(status): _json(REFUSALS[status], "Error") for status in sorted(statuses)}
     if operation.may_repeat:
         responses["202"] = _json("A duplicate: the message that carries the deduplication id", operation.gives)
-    responses[str(operation.status)] = _json("Done", operation.gives)
+    responses[str(operation.status)] = PLAIN_TEXT if operation.gives == PLAIN else _json("Done", operation.gives)
     return responses
 
 
@@ -223,6 +226,9 @@ def _request_body(sends: str) -> Json:
         return {"description": "The message, sent on as it is", "content": {"*/*": {"schema": {}}}}
     name = sends.removesuffix("?")
     return {"required": name == sends, "content": {"application/json": {"schema": reference(name)}}}
+
+
+PLAIN_TEXT: Json = {"description": "Done", "content": {"text/plain": {"schema": {"type": "string"}}}}
 
 
 def _json(description: str, schema: str) -> Json:

@@ -10,7 +10,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from idioteque.errors import DatabaseError, DatabaseTooSlow
-from idioteque.server.api import dlq, flow_control, health, keys, logs, messages, openapi, queues, schedules, topics
+from idioteque.server.api import (
+    dlq,
+    flow_control,
+    health,
+    keys,
+    logs,
+    messages,
+    metrics,
+    openapi,
+    queues,
+    schedules,
+    topics,
+)
 from idioteque.server.api.services import Services, reply
 from idioteque.server.errors import Refused
 
@@ -24,6 +36,7 @@ ROUTES = (
     *queues.routes,
     *flow_control.routes,
     *health.routes,
+    *metrics.routes,
     *openapi.routes,
 )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
+from prometheus_client import CollectorRegistry
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -38,6 +39,8 @@ class Services:
     flow_keys: FlowKeys
     global_parallelism: Callable[[], tuple[int, int]]
     now_ms: Callable[[], int]
+    registry: CollectorRegistry
+    is_dev: bool
 
 
 def services_of(request: Request) -> Services:
@@ -45,6 +48,20 @@ def services_of(request: Request) -> Services:
     services = request.app.state.services
     assert isinstance(services, Services)
     return services
+
+
+def admit(request: Request) -> None:
+    """Let in who has a token, and under `--dev` everybody; raise `Unauthorized` otherwise. For paths beside `/v2`."""
+    services = services_of(request)
+    if not services.is_dev:
+        peer = request.client.host if request.client is not None else ""
+        services.credentials.role(bearer_token(request.headers.get("authorization", "")), peer)
+
+
+def bearer_token(authorization: str) -> str | None:
+    """Return the token in an `Authorization` header, or None."""
+    scheme, _, token = authorization.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 async def selection_of(request: Request, kind: Kind) -> tuple[Filter, Page]:

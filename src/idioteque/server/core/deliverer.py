@@ -21,6 +21,7 @@ from idioteque.server.core.courier import Attempted, Courier
 from idioteque.server.core.destinations import Destinations
 from idioteque.server.core.lines import Turn, Waits, claim_in_line, is_line
 from idioteque.server.core.loop import RETRY_AFTER_FAULT_S, Alarm, Gathering, logger
+from idioteque.server.core.metrics import Metrics
 from idioteque.server.core.outcomes import Retried
 from idioteque.server.core.prober import Prober
 from idioteque.server.core.settlement import Finished, Outcome, Settlement, reports
@@ -62,6 +63,7 @@ class Deliverer:
         destinations: Destinations,
         settlement: Settlement,
         prober: Prober,
+        metrics: Metrics,
     ) -> None:
         self._config = config
         self._database = database
@@ -70,6 +72,7 @@ class Deliverer:
         self._destinations = destinations
         self._settlement = settlement
         self._prober = prober
+        self._metrics = metrics
         self._alarm = Alarm(clock)
         self._finished: Gathering[Finished, None] = Gathering(self._settle)
         self._flights: dict[str, _Flight] = {}
@@ -80,12 +83,13 @@ class Deliverer:
         """Free what the process before had leased, and learn what is due when. Called once, before anything else."""
         now_ms = self._clock.now_ms()
 
-        def operation(tx: Transaction) -> tuple[list[tuple[str, int]], list[tuple[str, str]]]:
+        def operation(tx: Transaction) -> tuple[list[tuple[str, int, int]], list[tuple[str, str]]]:
             free_all(tx, now_ms)
             return all_next_due_ms(tx), all_unreached(tx)
 
         due, unreached = await self._database.write(operation)
-        for origin, due_ms in due:
+        for origin, due_ms, count in due:
+            self._metrics.found(count)
             self._destinations.note_due(origin, now_ms if is_line(origin) else due_ms)
         for origin, line in unreached:
             self._prober.notice(origin, line, unreached=True)
@@ -123,6 +127,7 @@ class Deliverer:
 
     def admitted(self, admitted: Sequence[Admitted], accepted: Sequence[Accepted]) -> None:
         """Take over messages that have just been stored."""
+        self._metrics.stored(accepted)
         for each, result in zip(admitted, accepted, strict=True):
             standing = each.standing
             if not standing.leased:
@@ -183,6 +188,17 @@ class Deliverer:
         return self._config.in_flight_max, self._destinations.in_flight
 
     @property
+    def oldest_due_s(self) -> float:
+        """How long the message has waited that has been due for the longest; 0 when none is."""
+        due_ms = self._destinations.oldest_due_ms()
+        return 0.0 if due_ms is None else max(0, self._clock.now_ms() - due_ms) / 1000
+
+    @property
+    def lines_held(self) -> int:
+        """How many lines wait for a flow-control key to admit more."""
+        return len(self._waits)
+
+    @property
     def in_flight(self) -> int:
         """How many messages this process holds."""
         return len(self._flights)
@@ -221,7 +237,9 @@ class Deliverer:
         return True
 
     async def _attempt(self, lease: Lease, origin: str) -> None:
+        begun_s = self._clock.monotonic_s()
         attempted = await self._courier.deliver(lease)
+        self._metrics.attempted(attempted.answer.status, self._clock.monotonic_s() - begun_s)
         self._finished.put(self._finish(lease, origin, attempted))
 
     def _finish(self, lease: Lease, origin: str, attempted: Attempted) -> Finished:
@@ -273,6 +291,7 @@ class Deliverer:
         """Let go of a message whose outcome is stored, and begin what follows from it."""
         finished = outcome.finished
         del self._flights[finished.lease.message.id]
+        self._metrics.settled(finished.lease.message, states, finished.time_ms)
         if isinstance(outcome.verdict, Retried) and states is not None and states & States.RETRY:
             self._destinations.note_due(finished.origin, outcome.verdict.due_at_ms)
             self._alarm.ring()

@@ -95,6 +95,12 @@ class Destinations:
             heapq.heappop(self._due)
         return self._due[0][0] if self._due else None
 
+    def oldest_due_ms(self) -> int | None:
+        """Return since when, or from when on, the first of all stored messages is due; None when none is known."""
+        waiting = (*self._blocked_idle.values(), *self._blocked_busy.values())
+        times = [self.next_due_ms(), *(known.due_ms for known in waiting)]
+        return min((due_ms for due_ms in times if due_ms is not None), default=None)
+
     def has_claimable(self) -> bool:
         """Whether a destination that waited for room has some now."""
         return self._first_with_room() is not None

@@ -69,6 +69,10 @@ class Waits:
             for key in keys:
                 self._lines.setdefault(key, set()).add(line)
 
+    def __len__(self) -> int:
+        """How many lines wait."""
+        return len(self._keys)
+
     def waiting_for(self, key: str) -> Iterable[str]:
         """Return the lines that wait for a key."""
         return tuple(self._lines.get(key, ()))

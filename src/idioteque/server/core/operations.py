@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from idioteque.clock import Clock
@@ -12,6 +12,7 @@ from idioteque.errors import DatabaseFull
 from idioteque.ids import new_id
 from idioteque.server.config import ServerConfig
 from idioteque.server.core.deliverer import Deliverer
+from idioteque.server.core.metrics import Metrics
 from idioteque.server.errors import NotFound, StorageFull
 from idioteque.server.model import DeadLetter, Filter, LogEntry, LogRow, Message, Page, States
 from idioteque.server.storage.dead_letters import delete_dead_letters, list_dead_letters
@@ -30,11 +31,14 @@ T = TypeVar("T")
 class Operations:
     """Reads go to the storage; whatever changes a message goes through one transaction."""
 
-    def __init__(self, config: ServerConfig, database: Database, clock: Clock, deliverer: Deliverer) -> None:
+    def __init__(
+        self, config: ServerConfig, database: Database, clock: Clock, deliverer: Deliverer, metrics: Metrics
+    ) -> None:
         self._config = config
         self._database = database
         self._clock = clock
         self._deliverer = deliverer
+        self._metrics = metrics
 
     async def message(self, message_id: str) -> Message:
         """Return a message that is pending or was delivered lately; raise `NotFound` for any other."""
@@ -57,11 +61,11 @@ class Operations:
 
     async def _cancel(self, message_ids: Sequence[str]) -> int:
         now_ms = self._clock.now_ms()
-
-        count, queues = await self._written(lambda tx: cancel_all(tx, message_ids, now_ms))
-        for queue in queues:
+        cancelled = await self._written(lambda tx: cancel_all(tx, message_ids, now_ms))
+        self._metrics.ended_by_cancel(cancelled.ended)
+        for queue in cancelled.queues:
             self._deliverer.note_due(queue_line(queue), now_ms)
-        return count
+        return cancelled.count
 
     async def logs(self, chosen: Filter, page: Page) -> tuple[list[LogEntry], str | None]:
         """Return a page of the log, and the cursor of the next one."""
@@ -90,6 +94,7 @@ class Operations:
             return standings
 
         standings = await self._written(operation)
+        self._metrics.stored_new(len(standings))
         for standing in standings:
             self._deliverer.note_stored(standing)
         return [standing.message.id for standing in standings], cursor
@@ -107,20 +112,31 @@ def _again(message: Message, now_ms: int) -> Standing:
     return waiting(fresh, now_ms)
 
 
-def cancel_all(tx: Transaction, message_ids: Sequence[str], now_ms: int) -> tuple[int, set[str]]:
-    """Cancel pending messages; return how many were, and the queues that may have a free slot now."""
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """How many messages were cancelled, how many of them `ended` at once, and the queues that may have a free slot."""
+
+    count: int
+    ended: int
+    queues: frozenset[str]
+
+
+def cancel_all(tx: Transaction, message_ids: Sequence[str], now_ms: int) -> Cancellation:
+    """Cancel pending messages."""
     rows: list[LogRow] = []
     queues: set[str] = set()
+    ended = 0
     for message_id in message_ids:
         cancelled = cancel(tx, message_id)
         if cancelled is None:
             continue
         states = CANCEL_REQUESTED_AND_CANCELED if cancelled.ended else States.CANCEL_REQUESTED
         rows.append(LogRow(message_id, now_ms, states))
+        ended += cancelled.ended
         if cancelled.queue is not None:
             queues.add(cancelled.queue)
     insert_logs(tx, rows)
-    return len(rows), queues
+    return Cancellation(len(rows), ended, frozenset(queues))
 
 
 def only_ids(ids: Sequence[str]) -> Filter:

@@ -10,7 +10,8 @@ from idioteque.database import Database, Transaction
 from idioteque.errors import DatabaseFull
 from idioteque.server.config import ServerConfig
 from idioteque.server.core.deliverer import Deliverer
-from idioteque.server.core.operations import PENDING_MAX, Operations, cancel_all
+from idioteque.server.core.metrics import Metrics
+from idioteque.server.core.operations import PENDING_MAX, Cancellation, Operations, cancel_all
 from idioteque.server.errors import NotFound, QuotaExceeded, StorageFull
 from idioteque.server.model import Filter, Page, Queue
 from idioteque.server.storage.deliveries import pending_ids, queue_line
@@ -35,8 +36,15 @@ class Queues:
     """Keeps queues; a message that is put into one that does not exist makes it."""
 
     def __init__(
-        self, config: ServerConfig, database: Database, clock: Clock, deliverer: Deliverer, operations: Operations
+        self,
+        config: ServerConfig,
+        database: Database,
+        clock: Clock,
+        deliverer: Deliverer,
+        operations: Operations,
+        metrics: Metrics,
     ) -> None:
+        self._metrics = metrics
         self._config = config
         self._database = database
         self._clock = clock
@@ -94,12 +102,13 @@ class Queues:
         await self._operations.cancel(inside, Page())
         now_ms = self._clock.now_ms()
 
-        def operation(tx: Transaction) -> None:
+        def operation(tx: Transaction) -> Cancellation:
             # What came in since.
-            cancel_all(tx, pending_ids(tx, inside, PENDING_MAX), now_ms)
+            cancelled = cancel_all(tx, pending_ids(tx, inside, PENDING_MAX), now_ms)
             delete_queue(tx, name)
+            return cancelled
 
-        await self._written(operation)
+        self._metrics.ended_by_cancel((await self._written(operation)).ended)
         self._known.discard(name)
 
     async def _set_paused(self, name: str, *, paused: bool) -> None:

@@ -136,11 +136,11 @@ def next_due_ms(tx: Transaction, origin: str) -> int | None:
     return rows[0][0] if rows else None
 
 
-def all_next_due_ms(tx: Transaction) -> list[tuple[str, int]]:
-    """Return every destination and every line that has messages, and when its next one becomes visible."""
+def all_next_due_ms(tx: Transaction) -> list[tuple[str, int, int]]:
+    """Return every destination and line that has messages, when its next one becomes visible, and how many it has."""
     # A scan of one index, once at the start.
-    rows = tx.execute("SELECT origin, MIN(visible_at_ms) FROM deliveries GROUP BY origin")
-    return [(origin, due_ms) for origin, due_ms in rows]
+    rows = tx.execute("SELECT origin, MIN(visible_at_ms), COUNT(*) FROM deliveries GROUP BY origin")
+    return [(origin, due_ms, count) for origin, due_ms, count in rows]
 
 
 def all_unreached(tx: Transaction) -> list[tuple[str, str]]:
