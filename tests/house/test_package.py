@@ -34,7 +34,6 @@ EXTRAS = (
     "fastapi",
     "uvicorn",
     "uvloop",
-    "httptools",
     "redis",
     "psycopg",
     "opentelemetry",

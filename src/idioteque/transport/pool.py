@@ -1,0 +1,247 @@
+"""`HttpTransport` over connections that are pooled per destination, one pool per event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import re
+import weakref
+from collections import deque
+from collections.abc import AsyncGenerator
+from urllib.parse import urlsplit
+
+from idioteque.errors import ConnectionCut, ExchangeTimeout, TransportError
+from idioteque.transport.addresses import AddressCheck, Target, check_literal, connect, resolve, target_of
+from idioteque.transport.connection import Connection
+from idioteque.transport.records import DEFAULT_TIMEOUT_S, RESPONSE_BYTES_MAX, HttpRequest, HttpResponse
+
+KEEP_ALIVE_S = 4.0  # below the five seconds after which common servers close an idle connection
+CONNECTIONS_PER_HOST_MAX = 512
+CLOSE_TIMEOUT_S = 1.0
+
+IDEMPOTENT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))
+WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
+OWN_HEADERS = frozenset(("content-length", "transfer-encoding"))
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+class PooledTransport:
+    """An `HttpTransport` of HTTP/1.1; `check_address` may refuse any address that is about to be connected to."""
+
+    def __init__(self, check_address: AddressCheck | None = None) -> None:
+        self._check = check_address
+        self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = weakref.WeakKeyDictionary()
+        self._keepers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncGenerator[None]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    async def send(
+        self,
+        request: HttpRequest,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        response_bytes_max: int = RESPONSE_BYTES_MAX,
+    ) -> HttpResponse:
+        target = target_of(request.url)
+        try:
+            head = _head(request, target)
+        except ValueError as error:
+            raise TransportError(f"cannot send to {target.where}: {error}") from error
+        if self._check is not None:
+            check_literal(target, self._check)
+        loop = asyncio.get_running_loop()
+        pool = self._pools.get(loop) or await self._pool(loop)
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    connection, is_fresh = await pool.take(target, self._check)
+                    try:
+                        return await connection.exchange(
+                            head, request.body, is_head=request.method == "HEAD", bytes_max=response_bytes_max
+                        )
+                    except ConnectionCut:
+                        # A kept connection may be closed just when it is used again, before the request was looked at.
+                        if is_fresh or connection.heard or request.method not in IDEMPOTENT:
+                            raise
+                    except BaseException:
+                        connection.abort()
+                        raise
+                    finally:
+                        pool.give_back(target, connection)
+        except TimeoutError:
+            raise ExchangeTimeout(f"{target.where} did not answer within {timeout_s:g} s") from None
+
+    async def _pool(self, loop: asyncio.AbstractEventLoop) -> _Pool:
+        pool = self._pools[loop] = _Pool(loop)
+        keeper = self._keepers[loop] = self._keep(loop, pool)
+        await anext(keeper)
+        return pool
+
+    async def _keep(self, loop: asyncio.AbstractEventLoop, pool: _Pool) -> AsyncGenerator[None]:
+        """Close a pool when its loop ends, which ends every generator: `asyncio.run` for each message is common."""
+        try:
+            yield
+        finally:
+            if self._pools.get(loop) is pool:  # else there is a younger one
+                del self._pools[loop]
+                self._keepers.pop(loop, None)
+            await pool.close()
+
+    async def probe(self, url: str, *, timeout_s: float = 2.0) -> bool:
+        try:
+            parts = urlsplit(url)
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            async with asyncio.timeout(timeout_s):
+                address = (await resolve(parts.hostname or "", port, self._check))[0]
+                _, writer = await asyncio.open_connection(address, port)
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+                return True
+        except (OSError, ValueError, TransportError):  # a timeout is an OSError
+            return False
+
+    async def close(self) -> None:
+        keeper = self._keepers.pop(asyncio.get_running_loop(), None)
+        if keeper is not None:
+            await keeper.aclose()
+
+
+class _Host:
+    """The connections to one destination: those that are idle, the latest used last, and who waits for one."""
+
+    __slots__ = ("idle", "used", "waiting")
+
+    def __init__(self) -> None:
+        self.idle: deque[Connection] = deque()
+        self.used = 0
+        self.waiting: deque[asyncio.Future[None]] = deque()
+
+
+class _Pool:
+    """The connections of one event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._hosts: dict[tuple[bool, str, int], _Host] = {}
+        self._open: set[Connection] = set()
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    async def take(self, target: Target, check: AddressCheck | None) -> tuple[Connection, bool]:
+        """Return a connection for one exchange, and whether it is a new one; `give_back` must follow."""
+        host = self._hosts.get(target.pool)
+        if host is None:
+            host = self._hosts[target.pool] = _Host()
+        if host.used >= CONNECTIONS_PER_HOST_MAX:
+            await self._turn(host)
+        host.used += 1
+        idle_since_min = self._loop.time() - KEEP_ALIVE_S
+        while host.idle:
+            connection = host.idle.pop()
+            if connection.is_open and connection.idle_since >= idle_since_min:
+                return connection, False
+            connection.abort()
+        try:
+            connection = await connect(target, check, lambda: Connection(target.where))
+        except BaseException:
+            self._leave(target, host)
+            raise
+        self._open.add(connection)
+        connection.closed.add_done_callback(lambda _: self._open.discard(connection))
+        return connection, True
+
+    def give_back(self, target: Target, connection: Connection) -> None:
+        """Keep a connection that may be used again, and let the next one have its turn."""
+        host = self._hosts[target.pool]
+        if connection.is_open:
+            connection.idle_since = self._loop.time()
+            host.idle.append(connection)
+            if self._sweeping is None:
+                self._sweeping = self._loop.call_later(KEEP_ALIVE_S, self._sweep)
+        self._leave(target, host)
+
+    async def close(self) -> None:
+        """Close every connection and wait until the loop has let go of them."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        left = [connection.closed for connection in self._open]
+        for connection in list(self._open):
+            connection.abort()
+        if left:
+            await asyncio.wait(left, timeout=CLOSE_TIMEOUT_S)
+
+    async def _turn(self, host: _Host) -> None:
+        turn: asyncio.Future[None] = self._loop.create_future()
+        host.waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # it was this one's turn just now: the next may have it
+                self._call(host)
+            raise
+
+    def _leave(self, target: Target, host: _Host) -> None:
+        host.used -= 1
+        if host.waiting:
+            self._call(host)
+        elif not (host.used or host.idle):
+            self._hosts.pop(target.pool, None)
+
+    @staticmethod
+    def _call(host: _Host) -> None:
+        while host.waiting:
+            turn = host.waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+    def _sweep(self) -> None:
+        """Close what has not been used for a while; the oldest stand first."""
+        self._sweeping = None
+        idle_since_min = self._loop.time() - KEEP_ALIVE_S
+        for key, host in list(self._hosts.items()):
+            while host.idle and (not host.idle[0].is_open or host.idle[0].idle_since <= idle_since_min):
+                host.idle.popleft().abort()
+            if not (host.idle or host.used or host.waiting):
+                del self._hosts[key]
+        if any(host.idle for host in self._hosts.values()):
+            self._sweeping = self._loop.call_later(KEEP_ALIVE_S / 2, self._sweep)
+
+
+def _head(request: HttpRequest, target: Target) -> bytes:
+    """Return a request up to its body, or raise `ValueError` for what would be another request than was asked for."""
+    if not _is_token(request.method):
+        raise ValueError(f"{request.method[:20]!r} is no method")
+    names, lines = 0, ""
+    has_host = has_authorization = False
+    for name, value in request.headers:
+        if not _is_token(name):
+            raise ValueError(f"the header name {name!r} is not a token")
+        length = len(name)
+        if length in (4, 13, 14, 17):
+            lowered = name.lower()
+            has_host = has_host or lowered == "host"
+            has_authorization = has_authorization or lowered == "authorization"
+            if lowered in OWN_HEADERS:
+                raise ValueError(f"the header {name} is set by the transport")
+        names += 1
+        lines += f"{name}: {value}\r\n"
+    if lines.count("\n") != names or lines.count("\r") != names or "\0" in lines:
+        raise ValueError("a header value holds a line break or a NUL")
+    if not has_host:
+        lines = f"Host: {target.authority}\r\n{lines}"
+    if target.authorization is not None and not has_authorization:
+        lines += f"Authorization: {target.authorization}\r\n"
+    if request.body or request.method in WITH_BODY:
+        lines += f"Content-Length: {len(request.body)}\r\n"
+    try:
+        return f"{request.method} {target.path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
+    except UnicodeEncodeError:
+        raise ValueError("a header value holds a character that is no byte of ISO 8859-1") from None
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_token(name: str) -> bool:
+    return _TOKEN.fullmatch(name) is not None

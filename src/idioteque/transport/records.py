@@ -1,0 +1,87 @@
+"""Plain records for a request and its response, and the seam through which they are exchanged.
+
+The same two records describe a delivery on its way in, so that all behind a framework's door speaks one language.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+Headers = Sequence[tuple[str, str]]
+"""Header pairs in the order of the wire; names in any case, each character of a value one byte (ISO 8859-1)."""
+
+DEFAULT_TIMEOUT_S = 30.0
+RESPONSE_BYTES_MAX = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A request: `url` is absolute on the way out; on the way in it is what the request line says."""
+
+    method: str
+    url: str
+    headers: Headers = ()
+    body: bytes = b""
+
+    def header(self, name: str) -> str | None:
+        """Return the first value of a header, or None; names compare without case."""
+        return _header(self.headers, name)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """A response; `complete` is False when the body was longer than the caller wanted and reading stopped."""
+
+    status: int
+    headers: Headers = ()
+    body: bytes = b""
+    complete: bool = True
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is 2xx."""
+        return 200 <= self.status < 300
+
+    def header(self, name: str) -> str | None:
+        """Return the first value of a header, or None; names compare without case."""
+        return _header(self.headers, name)
+
+
+Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
+"""What a mount offers to a framework's adapter."""
+
+
+class HttpTransport(Protocol):
+    """One HTTP exchange at a time. Redirects are never followed, bodies never decompressed, proxies never used."""
+
+    async def send(
+        self,
+        request: HttpRequest,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        response_bytes_max: int = RESPONSE_BYTES_MAX,
+    ) -> HttpResponse:
+        """Send a request and return whatever response came; the deadline covers everything from DNS to the last byte.
+
+        Raise a `TransportError` when none came: ConnectFailed, ConnectionCut, ExchangeTimeout or AddressDenied, and a
+        plain one for a request that can never be sent: its URL or a header breaks the rules of HTTP.
+        """
+        ...
+
+    async def probe(self, url: str, *, timeout_s: float = 2.0) -> bool:
+        """Return whether the URL's host accepts a TCP connection."""
+        ...
+
+    async def close(self) -> None:
+        """Close every pooled connection of the running loop."""
+        ...
+
+
+def _header(headers: Headers, name: str) -> str | None:
+    wanted = name.lower()
+    for key, value in headers:
+        if key.lower() == wanted:
+            return value
+    return None
