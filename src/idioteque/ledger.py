@@ -332,6 +332,19 @@ def note_trouble(run: RunRow, trouble: Trouble) -> None:
         run.trouble = f"{trouble.kind} {trouble.text}"
 
 
+def is_stalled(run: RunRow, steps: Iterable[StepRow], seats: Iterable[SeatRow], before_ms: int) -> bool:
+    """Whether nothing has held an unfinished run since a time: no lease or sign of life, and nothing that falls due."""
+    if not run.is_open or run.created_at_ms >= before_ms or run.due_at_ms >= before_ms:
+        return False
+    holders: list[Holder] = [run, *seats]
+    if any(each.alive_at_ms >= before_ms or (each.token and each.lease_until_ms >= before_ms) for each in holders):
+        return False
+    return not any(
+        step.due_at_ms >= before_ms if step.outcome is None else (step.committed_at_ms or 0) >= before_ms
+        for step in steps
+    )
+
+
 def renew(run: RunRow, holder: Holder, token: int, lease_ms: int, now_ms: int) -> bool:
     """Give a sign of life; return whether the lease is held."""
     if not run.is_open or not holder.is_held_by(token):

@@ -1,8 +1,9 @@
-"""Runs as their users see them: what happened, what came out, and waiting for it."""
+"""Runs as their users see them: what happened, what came out, waiting for it, and mending what stands still."""
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,16 +13,21 @@ from idioteque.clock import Clock
 from idioteque.dispatcher import Dispatcher
 from idioteque.durations import Duration, seconds
 from idioteque.engine import Outbox, describe, described
-from idioteque.errors import InvalidValue, RunCancelled, RunFailed, RunUnknown
+from idioteque.errors import ConfigurationError, InvalidValue, RunCancelled, RunFailed, RunUnknown
 from idioteque.events import EventsSchema
 from idioteque.function import Function
 from idioteque.ids import checked_id
 from idioteque.store import NEVER_MS, Outcome, RunRecord, Status, StepRecord, Store
+from idioteque.upkeep import Upkeep, upkeep_of
 
 PAGE_MAX = 1000
 ENDED = ("completed", "failed", "cancelled")
 FIRST_LOOK_S = 0.02
 LOOK_EVERY_S = 0.5
+STALLED_AFTER_S = 3600.0
+HOUR_MS = 3_600_000
+
+_log = logging.getLogger("idioteque")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +169,45 @@ class Runs:
             raise InvalidValue(f"run {run_id} is completed; there is nothing to retry")
         options: dict[str, Any] = json.loads(record.options)
         await self._outbox.reopen(record.event_id, record.function_id, record.epoch, options.get("retries"))
+
+    async def stalled(self, *, before: datetime | None = None, limit: int = 50) -> Sequence[Run]:
+        """Return unfinished runs, the oldest first and without their steps, that nothing has held since `before`.
+
+        None means an hour ago. Their messages were deleted or given up, or the store was restored from a backup: all
+        that is left undone otherwise is held by a message. (One that waits long behind a limit or in a queue looks
+        like them; to wake it does no harm.)
+        """
+        if not 1 <= limit <= PAGE_MAX:
+            raise InvalidValue(f"limit must be between 1 and {PAGE_MAX}, not {limit}")
+        if before is not None and before.tzinfo is None:
+            raise InvalidValue(f"before {before!r} needs a time zone")
+        now_s = self._clock.now_ms() / 1000
+        before_ms = round((now_s - STALLED_AFTER_S if before is None else min(before.timestamp(), now_s)) * 1000)
+        return [_run(record) for record in await self._upkeep().stalled(before_ms, limit)]
+
+    async def repair(self, run_id: str) -> None:
+        """Wake a run that nothing holds, once within an hour however often it is asked for, and log an alarm.
+
+        It goes on from its recorded outcomes, and sends what it had sent of steps' own messages again. Raise
+        `RunUnknown`, `InvalidValue` for a run that has ended, `DispatchError` when the message was not accepted.
+        """
+        record = await self._store.get(checked_id(run_id, "run id"))
+        if record is None:
+            raise RunUnknown(run_id)
+        if record.status in ENDED:
+            raise InvalidValue(f"run {run_id} is {record.status}; there is nothing to repair")
+        await self._upkeep().forget_sent(run_id)
+        await self._outbox.repair(record, self._clock.now_ms() // HOUR_MS)
+        _log.error(
+            "run %s of %s is %s and was held by nothing; it is woken. Was a message deleted, or a backup restored?",
+            *(run_id, record.function_id, record.status),
+        )
+
+    def _upkeep(self) -> Upkeep:
+        upkeep = upkeep_of(self._store)
+        if upkeep is None:
+            raise ConfigurationError(f"{type(self._store).__name__} does not look after old runs")
+        return upkeep
 
     def _value(self, record: RunRecord) -> Any:
         if record.outcome is None:

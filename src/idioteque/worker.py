@@ -25,6 +25,7 @@ from idioteque.store import Store
 from idioteque.stores import open_store
 from idioteque.values import NotSerializable, codec_of
 
+RETENTION = "30d"
 FUNCTION_ID_LENGTH_MAX = 100  # what is derived from it must be an id as well
 
 E_ = TypeVar("E_")
@@ -56,13 +57,22 @@ class Worker:
     """Declares functions, publishes events, and looks at runs.
 
     `events_schema` is a pydantic model or a union of them, told apart by their `type`. `store` is a `Store` or a URL:
-    `memory:`, `sqlite:///runs.db`. Nothing is opened or sent before it is needed.
+    `memory:`, `sqlite:///runs.db`. Nothing is opened or sent before it is needed. A run that has ended is kept for
+    `retention`, then deleted, by a delivery that comes later; None keeps them all.
     """
 
     def __init__(
-        self, *, events_schema: object, store: Store | str, dispatcher: Dispatcher, clock: Clock | None = None
+        self,
+        *,
+        events_schema: object,
+        store: Store | str,
+        dispatcher: Dispatcher,
+        clock: Clock | None = None,
+        retention: Duration | None = RETENTION,
     ) -> None:
         self.clock = clock or SystemClock()
+        self.retention_s = None if retention is None else seconds(retention, "retention")
+        """How long a run is kept after its end; None keeps it for ever. Unfinished runs are always kept."""
         self.schema = EventsSchema(events_schema)
         self._events_schema = events_schema
         self.store = open_store(store, self.clock) if isinstance(store, str) else store
@@ -88,7 +98,8 @@ class Worker:
         `timeout` ends a run that has not ended by itself. `concurrency=Limit(n, key=)` and `rate=Rate(n, per=, key=)`
         bound its deliveries. `debounce` starts it only when no further event has come for so long, with the last one.
         `singleton="field"`: while a run for a value is at work, another event starts none. `idempotency="field"`: one
-        run for each value, ever. `cancel_on=[(EventClass, {"their_field": "our_field"})]` names what cancels it.
+        run for each value, as long as that run is kept. `cancel_on=[(EventClass, {"their_field": "our_field"})]` names
+        what cancels it.
         `on_failure`, an `async def handler(failure, ctx)`, is run when the run has failed, as a durable run of its own.
         """
 
@@ -271,5 +282,6 @@ def build_mount(
         dispatcher=dispatcher,
         clock=clock,
         isolated=mode == "isolated",
+        retention_s=worker.retention_s,
     )
     return Mount(engine, verifier)

@@ -17,9 +17,14 @@ from idioteque import Context, HttpRequest, InlineDispatcher, NonRetryableError,
 from idioteque.cli import main
 from idioteque.cli.stores import Place
 from idioteque.dispatchers import QStashDispatcher
+from idioteque.function import run_id as id_of_run
+from idioteque.store import NewRun, Trouble
 from tests.cli.conftest import FakeQStash, Run
 
 MOUNT_URL = "https://app.example.com/api/worker"
+
+NEW_RUN = NewRun("evt_lost", "pay", b'{"type": "order", "id": "pay-lost"}')
+STALLED = id_of_run("evt_lost", "pay")
 
 APP = """
 from pydantic import BaseModel
@@ -273,6 +278,26 @@ def test_retrying_changes_nothing_when_no_message_can_be_sent(shop: Shop) -> Non
     assert json.loads(cli(shop, "show", run_id, "--json").stdout)["status"] == "failed"
 
 
+# ---- repairing
+
+
+def test_runs_that_nothing_holds_are_listed_and_woken(shop: Shop, run: Run, qstash: FakeQStash) -> None:
+    reminded = shop.publish("remind-1", "remind")
+    assert cli(shop, "stalled").stdout == ""
+    assert cli(shop, "stalled", "--for", "0s").stdout == "", "it sleeps: a message holds it"
+    shop.runner.run(shop.worker.store.trouble(STALLED, Trouble("dead_letter", "503"), NEW_RUN))
+    listed = json.loads(cli(shop, "stalled", "--for", "0s", "--json").stdout)
+    assert [each["id"] for each in listed] == [STALLED]
+    qstash.respond = lambda _: (200, {"messageId": "msg_1"})
+    mended = run(*("runs", "stalled", "--store", shop.url, "--for", "0s", "--repair", "--mount-url", MOUNT_URL))
+    assert (mended.exit_code, mended.stdout.split("\t")[0], mended.stderr.splitlines()[-1]) == (0, STALLED, "woke 1")
+    [asked] = qstash.asked
+    shop.is_broke = False
+    shop.deliver(asked.body)
+    assert json.loads(cli(shop, "show", STALLED, "--json").stdout)["status"] == "completed"
+    assert json.loads(cli(shop, "show", reminded, "--json").stdout)["status"] == "waiting"
+
+
 # ---- whose runs
 
 
@@ -313,6 +338,8 @@ def test_an_app_brings_its_own_store_and_mount(
         (["cancel", "run_1", "--all"], "name the runs to cancel, or give --all"),
         (["cancel", "run_1", "--status", "waiting"], "go with --all"),
         (["retry", "run_1"], "--mount-url"),
+        (["stalled", "--repair"], "--mount-url"),
+        (["stalled", "--for", "soon"], "--for"),
         (["show"], "Missing argument"),
     ],
 )

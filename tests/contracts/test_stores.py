@@ -14,6 +14,7 @@ from idioteque.store import Store
 from idioteque.stores import MemoryStore, SqlStore
 from idioteque.testing import ManualClock
 from idioteque.testing.contracts import StoreContract
+from idioteque.testing.upkeep import UpkeepContract
 
 
 @pytest.fixture
@@ -21,13 +22,13 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-class TestMemoryStore(StoreContract):
+class TestMemoryStore(StoreContract, UpkeepContract):
     @pytest.fixture
     def store(self, clock: ManualClock) -> Store:
         return MemoryStore(clock)
 
 
-class TestSqliteStore(StoreContract):
+class TestSqliteStore(StoreContract, UpkeepContract):
     @pytest.fixture
     async def store(self, clock: ManualClock, tmp_path: Path) -> AsyncIterator[Store]:
         store = SqlStore(f"sqlite:///{tmp_path}/runs.db", clock)
@@ -35,7 +36,7 @@ class TestSqliteStore(StoreContract):
         await store.close()
 
 
-class TestPostgresStore(StoreContract):
+class TestPostgresStore(StoreContract, UpkeepContract):
     @pytest.fixture
     async def store(self, clock: ManualClock, postgres_url: str) -> AsyncIterator[Store]:
         nodes = Nodes([SqlStore(postgres_url, clock) for _ in range(2)])

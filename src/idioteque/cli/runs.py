@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar, get_args
 
 import click
@@ -16,6 +16,7 @@ from idioteque.cli.client import Json, printable
 from idioteque.cli.output import progress, show_record, show_rows
 from idioteque.cli.stores import Place, opened
 from idioteque.clock import SystemClock
+from idioteque.durations import seconds
 from idioteque.errors import IdiotequeError, InvalidValue, RunUnknown
 from idioteque.paths import Path, path_text
 from idioteque.runs import PAGE_MAX, Run, Runs, Step, Why
@@ -155,6 +156,39 @@ def retry(store: str | None, app: str | None, mount_url: str | None, **choice: A
         return None
 
     asyncio.run(_change(place, ("retry", "retried"), Choice(**choice), ("failed",), go_on))
+
+
+@runs.command()
+@placed
+@click.option("--mount-url", metavar="URL", help="Where deliveries go, for --repair.")
+@click.option("--for", "duration", default="1h", show_default=True, help="For how long nothing has held them.")
+@click.option("--limit", type=click.IntRange(1, PAGE_MAX), default=50, show_default=True, help="How many.")
+@click.option("--repair", is_flag=True, help="Wake them: a message for each goes to the mount.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def stalled(
+    store: str | None, app: str | None, mount_url: str | None, duration: str, limit: int, repair: bool, as_json: bool
+) -> None:
+    """List unfinished runs that no message holds: deleted ones, given-up ones, those of a restored backup.
+
+    There should be none. With --repair, which needs --mount-url or --app, they are woken, and each is an alarm in the
+    log.
+    """
+    place = Place(store, app, mount_url)
+    before = datetime.fromtimestamp(SystemClock().now_ms() / 1000 - seconds(duration, "--for"), UTC)
+    if repair:
+        place.check_can_send()
+
+    async def look() -> list[Run]:
+        async with opened(place) as here:
+            found = list(await here.stalled(before=before, limit=limit))
+            for run in found if repair else []:
+                await here.repair(run.id)
+            return found
+
+    found = asyncio.run(look())
+    show_rows([_summary(run) for run in found], COLUMNS, as_json=as_json)
+    if repair:
+        click.echo(f"woke {len(found)}", err=True)
 
 
 async def _page_through(here: Runs, status: Status | None, function: str | None, limit: int) -> list[Run]:

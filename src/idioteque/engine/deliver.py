@@ -23,6 +23,7 @@ from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, UNSERIALIZABLE, d
 from idioteque.engine.inline import InlinePass
 from idioteque.engine.leases import LEASE_MS, Leases
 from idioteque.engine.outbox import MESSAGE_DELAY_MAX_S, Outbox
+from idioteque.engine.retention import Retention
 from idioteque.engine.starts import Starts
 from idioteque.engine.step import NoJsonForm
 from idioteque.errors import DuplicateStepKey, EventRejected, IdiotequeError, RunCancelled, first_line
@@ -67,6 +68,7 @@ class Engine:
         dispatcher: Dispatcher,
         clock: Clock,
         isolated: bool = False,
+        retention_s: float | None = None,
     ) -> None:
         self._isolated = isolated
         handlers = [handler for function in functions if (handler := failure_handler(function)) is not None]
@@ -78,9 +80,15 @@ class Engine:
         self._starts = Starts(self.functions, schema, store, self._outbox)
         self._clock = clock
         self._leases = Leases(store, clock)
+        self._retention = Retention(store, clock, retention_s)
 
     async def deliver(self, envelope: Envelope, delivery: Delivery) -> Answer:
         """Do all that a message asks for, and say whether it may be acknowledged; infrastructure's failures are 503."""
+        answer = await self._delivered(envelope, delivery)
+        await self._retention.tend()
+        return answer
+
+    async def _delivered(self, envelope: Envelope, delivery: Delivery) -> Answer:
         try:
             if isinstance(envelope, EventEnvelope):
                 return await self._start(envelope, delivery)

@@ -86,6 +86,18 @@ class Outbox:
         envelope = RunEnvelope(event_id, function_id, self._not_after_ms(0), retries=retries, epoch=epoch)
         await self._dispatcher.send([_outgoing(envelope, 0.0, "reopen")])
 
+    async def repair(self, run: RunRecord, hour: int) -> None:
+        """Have a run go on that no message holds any more; within one hour of the clock, this is one message."""
+        options: dict[str, Any] = json.loads(run.options)
+        flow = options.get("flow")
+        envelope = RunEnvelope(
+            *(run.event_id, run.function_id, self._not_after_ms(0)),
+            retries=options.get("retries"),
+            epoch=run.epoch,
+            flow=None if flow is None else (flow[0], flow[1]),
+        )
+        await self._dispatcher.send([_outgoing(envelope, 0.0, "repair", str(hour))])
+
     async def wake(self, watcher: Watcher) -> None:
         """Have a run go on whose wait is over."""
         options: dict[str, Any] = json.loads(watcher.options)

@@ -315,6 +315,40 @@ class MemoryStore:
             ]
             return [snapshots.record(stored.run, stored.event) for stored in wanted[:limit]]
 
+    async def stalled(self, before_ms: int, limit: int) -> Sequence[RunRecord]:
+        with self._lock:
+            found = [
+                stored
+                for stored in self._runs.values()
+                if ledger.is_stalled(stored.run, stored.steps.values(), stored.seats.values(), before_ms)
+            ]
+            return [snapshots.record(stored.run, stored.event) for stored in sorted(found, key=_age)[:limit]]
+
+    async def forget_sent(self, run_id: str) -> None:
+        with self._lock:
+            stored = self._runs.get(run_id)
+            if stored is not None:
+                for seat in stored.seats.values():
+                    seat.sent = 0
+
+    async def purge(self, before_ms: int, limit: int) -> int:
+        with self._lock:
+            ended = [
+                stored.run
+                for stored in self._runs.values()
+                if stored.run.finished_at_ms is not None and stored.run.finished_at_ms < before_ms
+            ][:limit]
+            for run in ended:
+                self._forget_watchers(run.run_id)
+                del self._runs[run.run_id]
+            gone = {run.run_id for run in ended}
+            left = {stored.run.event_id for stored in self._runs.values()} if gone else set[str]()
+            for event_id in {run.event_id for run in ended} - left:
+                self._events.pop(event_id, None)
+            for name in [name for name, (value, _) in self._marks.items() if value in gone]:
+                del self._marks[name]
+            return len(ended)
+
     async def close(self) -> None:
         return
 

@@ -33,6 +33,7 @@ from idioteque.store import (
     Watcher,
     Won,
 )
+from idioteque.stores.old_runs import OldRuns
 from idioteque.stores.opening import OpenedDatabase
 from idioteque.stores.tables import (
     ADVANCE_MARK,
@@ -67,7 +68,7 @@ from idioteque.stores.tables import (
 )
 
 
-class SqlStore:
+class SqlStore(OldRuns):
     """A `Store` in a database of its own or beside other tables: `SqlStore("sqlite:///runs.db")`.
 
     Several workers may share one in PostgreSQL; their clocks need not agree, as the database's own is used.

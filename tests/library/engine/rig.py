@@ -65,7 +65,7 @@ class FaultyStore:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
-        if name in ("get", "list", "close", "renew"):
+        if name in ("get", "list", "close", "renew", "stalled", "purge"):
             return method
 
         async def faulty(*args: Any, **kwargs: Any) -> Any:
