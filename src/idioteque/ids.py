@@ -25,6 +25,11 @@ def nonce() -> str:
     return os.urandom(8).hex()
 
 
+def new_secret() -> str:
+    """Return 64 hex digits of chance (256 bits), for what must not be guessed."""
+    return os.urandom(32).hex()
+
+
 def derived_id(prefix: str, *parts: str) -> str:
     """Return the id that these parts always give: `prefix_` and 32 hex digits of a hash over all of them."""
     joined = json.dumps(parts, separators=(",", ":"), ensure_ascii=True)

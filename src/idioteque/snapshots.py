@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from idioteque.ledger import Holder, RunRow, StepRow
 from idioteque.paths import Path
+from idioteque.records import DeliveryRecord
 from idioteque.store import Recorded, RunRecord, Started, StepRecord, Trouble, Unfinished
 
 
@@ -41,7 +42,9 @@ def started(
     )
 
 
-def record(run: RunRow, event: bytes, steps: Iterable[StepRow] = ()) -> RunRecord:
+def record(
+    run: RunRow, event: bytes, steps: Iterable[StepRow] = (), deliveries: Iterable[DeliveryRecord] = ()
+) -> RunRecord:
     """Return a run as people look at it."""
     ordered = sorted(steps, key=lambda step: (step.outcome is None, step.seq, step.path))
     return RunRecord(
@@ -72,9 +75,11 @@ def record(run: RunRow, event: bytes, steps: Iterable[StepRow] = ()) -> RunRecor
                 step.committed_at_ms,
                 step.last_error,
                 step.waits_for,
+                None if step.outcome is None else step.outcome.took_ms,
             )
             for step in ordered
         ],
+        deliveries=tuple(deliveries),
     )
 
 

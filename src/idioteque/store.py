@@ -11,23 +11,17 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from idioteque.paths import BODY, Path
+from idioteque.records import Outcome as Outcome
+from idioteque.records import RunRecord as RunRecord
+from idioteque.records import Status as Status
+from idioteque.records import StepRecord as StepRecord
+from idioteque.records import Trouble as Trouble
 
 MAX_STRIKES = 3
 TAKEOVER_AFTER_MS = 1500
 MAILBOX_MS = 24 * 3600 * 1000
 """How long an event can still be taken by a run that begins to wait for it after it came."""
 NEVER_MS = 2**52
-
-TroubleKind = Literal["dead_letter", "missing_step"]
-Status = Literal["running", "waiting", "completed", "failed", "cancelled"]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a step or a run ended: `payload` is the JSON of its value, or of the error it is to raise."""
-
-    ok: bool
-    payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,52 +239,6 @@ class Released:
 
     attempts: int
     is_dirty: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """Why a run cannot go on by itself: `dead_letter` (its message was given up) or `missing_step`."""
-
-    kind: TroubleKind
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class StepRecord:
-    """A step as stored; times in milliseconds since the epoch, `outcome` None while it has none."""
-
-    path: Path
-    outcome: Outcome | None
-    seq: int | None
-    attempts: int
-    strikes: int
-    due_at_ms: int
-    committed_at_ms: int | None
-    error: str | None
-    waits_for: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """A run as stored; times in milliseconds since the epoch."""
-
-    run_id: str
-    event_id: str
-    function_id: str
-    status: Status
-    event: bytes
-    options: bytes
-    outcome: Outcome | None
-    attempts: int
-    strikes: int
-    due_at_ms: int
-    lease_until_ms: int
-    created_at_ms: int
-    finished_at_ms: int | None
-    error: str | None
-    epoch: int = 0
-    trouble: Trouble | None = None
-    steps: Sequence[StepRecord] = ()
 
 
 class Store(Protocol):

@@ -13,8 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from idioteque.cli.client import ApiRefusal, Json, QStash
 from idioteque.cli.logs import POLL_EVERY_S, POLL_EVERY_S_MAX, Follower
+from idioteque.client import ApiRefusal, Json, QStash
 from idioteque.environment import Account
 from idioteque.errors import ConnectFailed
 from idioteque.testing import ManualClock, ScriptedTransport

@@ -22,8 +22,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from idioteque import DispatchError, QStashDispatcher, Run, Worker
-from idioteque.cli.client import QStash
 from idioteque.cli.demo_orders import RUNS_PER_ORDER, STEPS_PER_ORDER, OrderCreated, make_worker
+from idioteque.client import QStash
 from idioteque.clock import SystemClock
 from idioteque.environment import account_from
 from idioteque.errors import TransportError

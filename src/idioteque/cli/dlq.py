@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable, Sequence
 import click
 
 from idioteque.cli import Failed
-from idioteque.cli.client import BULK_COUNT_MAX, PAGE_COUNT_MAX, Json, QStash, Query, connected, dead_letter_ids
+from idioteque.cli.client import connected, dead_letter_ids
 from idioteque.cli.filters import filtered, query_from
 from idioteque.cli.output import progress, show_record, show_rows
+from idioteque.client import BULK_COUNT_MAX, PAGE_COUNT_MAX, Json, QStash, Query
 from idioteque.clock import SystemClock
 from idioteque.errors import InvalidValue
 

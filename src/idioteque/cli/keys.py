@@ -7,8 +7,9 @@ import os
 
 import click
 
-from idioteque.cli.client import QStash, ask
+from idioteque.cli.client import ask
 from idioteque.cli.output import show_record
+from idioteque.client import QStash
 from idioteque.server.app import replace_token
 from idioteque.server.config import ServerConfig
 

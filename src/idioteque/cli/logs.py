@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Sequence
 
 import click
 
-from idioteque.cli.client import PAGE_COUNT_MAX, ApiRefusal, Json, QStash, Query, connected
+from idioteque.cli.client import connected
 from idioteque.cli.filters import filtered, query_from
 from idioteque.cli.output import show_line, show_rows
+from idioteque.client import PAGE_COUNT_MAX, ApiRefusal, Json, QStash, Query
 from idioteque.clock import Clock, SystemClock
 from idioteque.errors import TransportError
 

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import click
 
 from idioteque.cli import Failed
-from idioteque.cli.client import ApiRefusal, Json, Query, connected
+from idioteque.cli.client import connected
 from idioteque.cli.filters import filtered, query_from
 from idioteque.cli.logs import latest
 from idioteque.cli.output import show_record, show_rows
+from idioteque.client import ApiRefusal, Json, Query
 
 COLUMNS = {"last": "time", "message": "messageId", "state": "state", "status": "responseStatus", "url": "url"}
 ENTRIES_READ_MAX = 5000

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from idioteque.cli.client import Json, printable
+from idioteque.client import Json, printable
 from idioteque.clock import Clock
 
 PROGRESS_AFTER_S = 1.0

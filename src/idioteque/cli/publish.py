@@ -9,9 +9,10 @@ from typing import Unpack
 
 import click
 
-from idioteque.cli.client import Json, connected
+from idioteque.cli.client import connected
 from idioteque.cli.message import MessageOptions, describing, headers_and_body
 from idioteque.cli.output import show_rows
+from idioteque.client import Json
 
 
 @click.command()

@@ -12,9 +12,9 @@ from typing import Any, TypeVar, get_args
 import click
 
 from idioteque.cli import Failed
-from idioteque.cli.client import Json, printable
 from idioteque.cli.output import progress, show_record, show_rows
 from idioteque.cli.stores import Place, opened
+from idioteque.client import Json, printable
 from idioteque.clock import SystemClock
 from idioteque.durations import seconds
 from idioteque.errors import IdiotequeError, InvalidValue, RunUnknown

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from idioteque.cli.client import usable
+from idioteque.client import usable
 from idioteque.database import sqlite_path
 from idioteque.dispatcher import Dispatcher, Outgoing
 from idioteque.dispatchers import QStashDispatcher

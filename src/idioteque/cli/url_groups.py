@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import click
 
-from idioteque.cli.client import Json, QStash, ask
+from idioteque.cli.client import ask
 from idioteque.cli.output import show_record, show_rows
+from idioteque.client import Json, QStash
 from idioteque.errors import InvalidValue
 
 COLUMNS = {"group": "name", "created": "createdAt", "updated": "updatedAt", "endpoints": "endpoints"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from idioteque.bridge import call_anywhere
@@ -152,11 +153,13 @@ class Step(Scope):
                     return begun
             if owner.is_stopping:
                 return None
+            began_s = owner.clock.monotonic_s()
             outcome = await self._attempt()
             if owner.is_over:
                 return None
             if outcome is not None:
-                return await self._commit(outcome)
+                took_ms = round((owner.clock.monotonic_s() - began_s) * 1000)
+                return await self._commit(replace(outcome, took_ms=took_ms))
         return None
 
     async def _is_due(self) -> bool:

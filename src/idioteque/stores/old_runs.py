@@ -33,6 +33,7 @@ ENDED = """SELECT run_id, event_id FROM runs
 DELETIONS = (
     "DELETE FROM steps WHERE run_id = :run_id",
     "DELETE FROM seats WHERE run_id = :run_id",
+    "DELETE FROM run_deliveries WHERE run_id = :run_id",
     "DELETE FROM watchers WHERE run_id = :run_id",
     "DELETE FROM marks WHERE value = :run_id",
     "DELETE FROM runs WHERE run_id = :run_id",

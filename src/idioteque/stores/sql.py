@@ -42,11 +42,11 @@ from idioteque.stores.tables import (
     HAND_ON_MARK,
     LETTER,
     LETTERS,
-    LIST,
     MARK,
     NOTE_SEAT,
     POST,
     PUT_MARK,
+    READ_DELIVERIES,
     READ_EVENT,
     READ_STEPS,
     TAKEN,
@@ -55,9 +55,12 @@ from idioteque.stores.tables import (
     WATCH,
     WATCHERS,
     create,
+    delivery_of,
+    listing,
     load_holder,
     load_run,
     load_step,
+    note_delivery,
     run_of,
     save_holder,
     save_run,
@@ -97,6 +100,7 @@ class SqlStore(OldRuns):
             save_holder(tx, run, holder)
             if refused is not None:
                 return refused
+            note_delivery(tx, run.run_id, holder, claim, now_ms)
             event = tx.execute(READ_EVENT, {"event_id": run.event_id})[0][0]
             if is_new:
                 return snapshots.started(run, event, (), holder)
@@ -332,7 +336,8 @@ class SqlStore(OldRuns):
                 return None
             event = tx.execute(READ_EVENT, {"event_id": run.event_id})[0][0]
             steps = [step_of(row) for row in tx.execute(READ_STEPS, {"run_id": run_id})]
-            return snapshots.record(run, event, steps)
+            rows = tx.execute(READ_DELIVERIES, {"run_id": run_id})
+            return snapshots.record(run, event, steps, [delivery_of(row) for row in reversed(rows)])
 
         return await self._database.read(operation)
 
@@ -344,15 +349,12 @@ class SqlStore(OldRuns):
         limit: int = 50,
         before: str | None = None,
     ) -> Sequence[RunRecord]:
-        wanted: dict[str, SqlValue] = {
-            "status": status,
-            "function_id": function_id,
-            "limit": limit,
-            "before": before,
-        }
+        asked = {"status": status, "function_id": function_id, "before": before}
+        query = listing(status=status, function_id=function_id, before=before)
+        wanted: dict[str, SqlValue] = {name: value for name, value in asked.items() if value is not None}
 
         def operation(tx: Transaction) -> list[RunRecord]:
-            runs = [run_of(row) for row in tx.execute(LIST, wanted)]
+            runs = [run_of(row) for row in tx.execute(query, {**wanted, "limit": limit})]
             return [snapshots.record(run, tx.execute(READ_EVENT, {"event_id": run.event_id})[0][0]) for run in runs]
 
         return await self._database.read(operation)

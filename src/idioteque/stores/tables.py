@@ -7,7 +7,8 @@ from typing import Any
 from idioteque.database import Row, Transaction
 from idioteque.ledger import Holder, RunRow, SeatRow, StepRow
 from idioteque.paths import BODY, Path, path_of, path_text
-from idioteque.store import NewRun, Outcome, Watcher
+from idioteque.records import DeliveryRecord
+from idioteque.store import Claim, NewRun, Outcome, Watcher
 
 RUN_COLUMNS = (
     "run_id, event_id, function_id, options, created_at_ms, status, finished_at_ms, outcome_ok, outcome, attempts,"
@@ -15,7 +16,8 @@ RUN_COLUMNS = (
     " message_id, retried, dirty, gen"
 )
 STEP_COLUMNS = (
-    "path, outcome_ok, outcome, seq, attempts, strikes, begun, due_at_ms, committed_at_ms, last_error, taken, waits_for"
+    "path, outcome_ok, outcome, seq, attempts, strikes, begun, due_at_ms, committed_at_ms, last_error, taken,"
+    " waits_for, took_ms"
 )
 
 READ_RUN = f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = :run_id"  # noqa: S608 - constant columns
@@ -70,22 +72,21 @@ READ_STEP = f"SELECT {STEP_COLUMNS} FROM steps WHERE run_id = :run_id AND path =
 
 # A step's row as it now is; its outcome was written only if there was none, which the ledger saw to under the lock.
 SAVE_STEP = """INSERT INTO steps (run_id, path, outcome_ok, outcome, seq, attempts, strikes, begun, due_at_ms,
-        committed_at_ms, last_error, taken, waits_for)
+        committed_at_ms, last_error, taken, waits_for, took_ms)
     VALUES (:run_id, :path, :outcome_ok, :outcome, :seq, :attempts, :strikes, :begun, :due_at_ms, :committed_at_ms,
-        :last_error, :taken, :waits_for)
+        :last_error, :taken, :waits_for, :took_ms)
     ON CONFLICT (run_id, path) DO UPDATE SET outcome_ok = :outcome_ok, outcome = :outcome, seq = :seq,
         attempts = :attempts, strikes = :strikes, begun = :begun, due_at_ms = :due_at_ms,
         committed_at_ms = :committed_at_ms, last_error = :last_error, taken = :taken,
-        waits_for = :waits_for"""
+        waits_for = :waits_for, took_ms = :took_ms"""
 
-# A page of runs, the newest first, from behind the last run of the page before.
-LIST = f"""SELECT {RUN_COLUMNS} FROM runs
-    WHERE (CAST(:status AS TEXT) IS NULL OR status = :status)
-      AND (CAST(:function_id AS TEXT) IS NULL OR function_id = :function_id)
-      AND (CAST(:before AS TEXT) IS NULL OR (created_at_ms, run_id) <
-          (SELECT b.created_at_ms, b.run_id FROM runs AS b WHERE b.run_id = :before))
-    ORDER BY created_at_ms DESC, run_id DESC LIMIT :limit"""  # noqa: S608
+# A delivery took a lease; the claim may be repeated.
+NOTE_DELIVERY = """INSERT INTO run_deliveries (run_id, token, path, message_id, retried, at_ms)
+    VALUES (:run_id, :token, :path, :message_id, :retried, :at_ms) ON CONFLICT (run_id, token) DO NOTHING"""
 
+# The latest deliveries of a run: one that waits for years has more than anybody wants to see.
+READ_DELIVERIES = """SELECT path, message_id, retried, at_ms FROM run_deliveries WHERE run_id = :run_id
+    ORDER BY token DESC LIMIT 200"""
 
 WATCH = """INSERT INTO watchers (run_id, path, seat, type, condition)
     VALUES (:run_id, :path, :seat, :type, :condition)
@@ -241,7 +242,7 @@ def load_step(tx: Transaction, run_id: str, path: Path) -> StepRow:
 
 
 def step_of(row: Row) -> StepRow:
-    return StepRow(path_of(row[0]), _outcome(row[1], row[2]), *row[3:])
+    return StepRow(path_of(row[0]), _outcome(row[1], row[2], row[12]), *row[3:12])
 
 
 def save_step(tx: Transaction, run_id: str, step: StepRow) -> None:
@@ -261,9 +262,47 @@ def save_step(tx: Transaction, run_id: str, step: StepRow) -> None:
             "last_error": step.last_error,
             "taken": step.taken,
             "waits_for": step.waits_for,
+            "took_ms": None if step.outcome is None else step.outcome.took_ms,
         },
     )
 
 
-def _outcome(ok: int | None, payload: bytes | None) -> Outcome | None:
-    return None if ok is None or payload is None else Outcome(bool(ok), payload)
+def note_delivery(tx: Transaction, run_id: str, holder: Holder, claim: Claim, now_ms: int) -> None:
+    tx.execute(
+        NOTE_DELIVERY,
+        {
+            "run_id": run_id,
+            "token": holder.token,
+            "path": path_text(claim.path),
+            "message_id": claim.message_id,
+            "retried": claim.retried,
+            "at_ms": now_ms,
+        },
+    )
+
+
+def listing(*, status: str | None, function_id: str | None, before: str | None) -> str:
+    """Return the query of a page of runs, the newest first, from behind the last run of the page before.
+
+    Only what is asked for stands in it, so that an index by status or by function can serve it.
+    """
+    asked = (
+        (status, "status = :status"),
+        (function_id, "function_id = :function_id"),
+        (
+            before,
+            "(created_at_ms, run_id) < (SELECT b.created_at_ms, b.run_id FROM runs AS b WHERE b.run_id = :before)",
+        ),
+    )
+    clauses = [clause for value, clause in asked if value is not None]
+    where = f"WHERE {' AND '.join(clauses)}" if clauses else ""
+    return f"""SELECT {RUN_COLUMNS} FROM runs {where}
+        ORDER BY created_at_ms DESC, run_id DESC LIMIT :limit"""  # noqa: S608 - constant clauses
+
+
+def delivery_of(row: Row) -> DeliveryRecord:
+    return DeliveryRecord(path_of(row[0]), row[1], row[2], row[3])
+
+
+def _outcome(ok: int | None, payload: bytes | None, took_ms: int | None = None) -> Outcome | None:
+    return None if ok is None or payload is None else Outcome(bool(ok), payload, took_ms)

@@ -1,0 +1,82 @@
+"""What a store keeps of a run, as people look at it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from idioteque.paths import Path
+
+TroubleKind = Literal["dead_letter", "missing_step"]
+Status = Literal["running", "waiting", "completed", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a step or a run ended: `payload` is the JSON of its value, or of the error it is to raise.
+
+    `took_ms` is how long the last attempt ran, None for what ran nothing or where the store does not keep it.
+    """
+
+    ok: bool
+    payload: bytes
+    took_ms: int | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a run cannot go on by itself: `dead_letter` (its message was given up) or `missing_step`."""
+
+    kind: TroubleKind
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """A step as stored; times in milliseconds since the epoch, `outcome` None while it has none."""
+
+    path: Path
+    outcome: Outcome | None
+    seq: int | None
+    attempts: int
+    strikes: int
+    due_at_ms: int
+    committed_at_ms: int | None
+    error: str | None
+    waits_for: str | None = None
+    took_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRecord:
+    """A delivery that held the lease of a run's body, or of the step at `path`; `retried` attempts went before it."""
+
+    path: Path
+    message_id: str
+    retried: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run as stored; times in milliseconds since the epoch. `deliveries` may be left out by a store."""
+
+    run_id: str
+    event_id: str
+    function_id: str
+    status: Status
+    event: bytes
+    options: bytes
+    outcome: Outcome | None
+    attempts: int
+    strikes: int
+    due_at_ms: int
+    lease_until_ms: int
+    created_at_ms: int
+    finished_at_ms: int | None
+    error: str | None
+    epoch: int = 0
+    trouble: Trouble | None = None
+    steps: Sequence[StepRecord] = ()
+    deliveries: Sequence[DeliveryRecord] = ()
