@@ -147,11 +147,9 @@ def claim_step(
         return Settled(seat.wake)
     is_new = seat.owner != request.owner or not seat.token
     refused = _take_lease(run, seat, request, step.attempts, step.due_at_ms, now_ms)
-    if refused is None and is_new:
-        if seat.strikes > MAX_STRIKES or (request.at_most_once and step.begun):
-            seat.token = 0
-            return Exhausted(seat.strikes)
-        step.begun = seat.token
+    if refused is None and is_new and (seat.strikes > MAX_STRIKES or (request.at_most_once and step.begun)):
+        seat.token = 0
+        return Exhausted(seat.strikes)
     return refused
 
 
@@ -193,7 +191,7 @@ def commit_step(run: RunRow, step: StepRow, holder: Holder, token: int, outcome:
         return Stale()
     _record(run, step, outcome, now_ms)
     _note_progress(holder, held, now_ms)
-    return Won(held)
+    return Won(held, seq=step.seq)
 
 
 def commit_seat(run: RunRow, step: StepRow, seat: SeatRow, token: int, outcome: Outcome, now_ms: int) -> Committed:
@@ -209,7 +207,7 @@ def commit_seat(run: RunRow, step: StepRow, seat: SeatRow, token: int, outcome: 
     if owes:
         run.dirty, run.gen = 1, run.gen + 1
     seat.wake = run.gen
-    return Won(held=False, wake=run.gen if owes else 0)
+    return Won(held=False, wake=run.gen if owes else 0, seq=step.seq)
 
 
 def take(run: RunRow, step: StepRow, event_id: str, outcome: Outcome, is_taken: bool, now_ms: int) -> Committed:

@@ -11,17 +11,27 @@ from idioteque.store import Recorded, RunRecord, Started, StepRecord, Trouble, U
 
 
 def started(
-    run: RunRow, event: bytes, steps: Iterable[StepRow], holder: Holder | None = None, seats: Iterable[Path] = ()
+    run: RunRow,
+    event: bytes,
+    steps: Iterable[StepRow],
+    holder: Holder | None = None,
+    seats: Iterable[Path] = (),
+    known: int = 0,
 ) -> Started:
-    """Return what a holder needs to know: the history in the order of its commits, and what is still unfinished."""
+    """Return what a holder needs to know: the history in the order of its commits, and what is still unfinished.
+
+    Of the history, what has a `seq` below `known` may be missing from `steps`, and is left out in any case.
+    """
     outcomes: list[Recorded] = []
     unfinished: dict[Path, Unfinished] = {}
     sent = set(seats)
     ended: set[Path] = set()
     for step in steps:
         if step.outcome is not None:
-            outcomes.append(Recorded(step.path, step.outcome, step.seq))
-            ended.add(step.path)
+            if step.seq >= known:
+                outcomes.append(Recorded(step.path, step.outcome, step.seq))
+            if step.path in sent:
+                ended.add(step.path)
         else:
             unfinished[step.path] = Unfinished(step.attempts, step.due_at_ms, step.path in sent)
     for path in sent - ended - unfinished.keys():
@@ -39,6 +49,7 @@ def started(
         run.created_at_ms,
         outcomes,
         unfinished,
+        run.epoch,
     )
 
 

@@ -50,8 +50,9 @@ class NewRun:
 class Claim:
     """Ask for the body of a run, or for a step that runs in a delivery of its own.
 
-    `owner` is drawn anew for each claim, so that a repeated call is recognised;
-    `message_id` and `retried` are those of the delivery, which tell a second attempt from a second message.
+    `owner` is drawn anew for each claim, so that a repeated call is recognised; `message_id` and `retried` are those of
+    the delivery, which tell a second attempt from a second message.
+    `known` is the `seq` of the last outcome that the caller holds already, 0 for none: the answer may begin with it.
     """
 
     run_id: str
@@ -62,6 +63,7 @@ class Claim:
     new: NewRun | None = None
     path: Path = BODY
     at_most_once: bool = False
+    known: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +105,11 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A step that has failed or started before and has no outcome yet."""
+    """A step that has failed or started before and has no outcome yet; `is_sent` when a message of its own is out."""
 
     attempts: int
     due_at_ms: int
     is_sent: bool = False
-    """Whether a message of its own is on the way with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,8 @@ class Watcher:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The lease is yours under this token, with everything that is known of the run in one snapshot."""
+    """The lease is yours under this token, with all that is known of the run in one snapshot; `outcomes` may begin with
+    that of `Claim.known`. `epoch` counts how often the run was opened again, which took its failures out."""
 
     token: int
     attempts: int
@@ -150,6 +152,7 @@ class Started:
     created_at_ms: int = 0
     outcomes: Sequence[Recorded] = ()
     unfinished: Mapping[Path, Unfinished] = field(default_factory=dict[Path, Unfinished])
+    epoch: int = 0
 
 
 # ---- the holder's operations
@@ -157,14 +160,12 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Won:
-    """The outcome was recorded; `held` says whether the token still holds the lease.
-
-    `wake` is the generation of the wake that the body is owed for a step that ran in a delivery of its own; 0 when an
-    earlier step owes it.
-    """
+    """The outcome was recorded; `held`: the token still holds the lease. `wake` is the generation of the wake that the
+    body is owed for a step with a delivery of its own, 0 when none; `seq` the place in the history, 0 if unsaid."""
 
     held: bool
     wake: int = 0
+    seq: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

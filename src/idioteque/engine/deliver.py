@@ -18,10 +18,11 @@ from idioteque.clock import Clock
 from idioteque.context import Context
 from idioteque.dispatcher import Dispatcher, Envelope, EventEnvelope, RunEnvelope
 from idioteque.engine.answers import Answer, Delivery
+from idioteque.engine.claims import Claims, new_run
 from idioteque.engine.endings import Concluded, Ending, Faulted, LeaseLost, Missing, Raised, Returned, Suspended
 from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, UNSERIALIZABLE, describe, failure
 from idioteque.engine.inline import InlinePass
-from idioteque.engine.leases import LEASE_MS, Leases
+from idioteque.engine.leases import Leases
 from idioteque.engine.outbox import MESSAGE_DELAY_MAX_S, Outbox
 from idioteque.engine.retention import Retention
 from idioteque.engine.starts import Starts
@@ -29,16 +30,14 @@ from idioteque.engine.step import NoJsonForm
 from idioteque.errors import DuplicateStepKey, EventRejected, IdiotequeError, RunCancelled, first_line
 from idioteque.events import EventsSchema
 from idioteque.function import Function, RunFailure, failure_handler, run_id
-from idioteque.ids import nonce
 from idioteque.paths import BODY, Path, path_text
 from idioteque.store import (
+    MAX_STRIKES,
     Busy,
-    Claim,
     Exhausted,
     Finished,
     Lease,
     Lost,
-    NewRun,
     Outcome,
     RunRecord,
     Settled,
@@ -81,6 +80,7 @@ class Engine:
         self._clock = clock
         self._leases = Leases(store, clock)
         self._retention = Retention(store, clock, retention_s)
+        self._claims = Claims(store)
 
     async def deliver(self, envelope: Envelope, delivery: Delivery) -> Answer:
         """Do all that a message asks for, and say whether it may be acknowledged; infrastructure's failures are 503."""
@@ -110,7 +110,7 @@ class Engine:
             runs = [envelope]
         for run in runs:
             trouble = Trouble("dead_letter", reason)
-            await self._store.trouble(run_id(run.event_id, run.function_id), trouble, _new_run(run))
+            await self._store.trouble(run_id(run.event_id, run.function_id), trouble, new_run(run))
             _log.error("a message of run %s was given up: %s", run_id(run.event_id, run.function_id), reason)
         return Answer(200, f"recorded for {len(runs)} runs")
 
@@ -135,13 +135,14 @@ class Engine:
         if await self._starts.is_superseded(envelope):
             return Answer(200, "superseded: a later event came while this one was held back")
         for _ in range(CLAIMS_MAX):
-            claimed = await self._store.claim(_claim(run, envelope, delivery))
+            claimed = await self._claims.claim(run, envelope, delivery)
             if isinstance(claimed, Started):
                 answer = await self._under_lease(run, function, envelope, delivery, claimed)
                 if answer is not None:
                     return answer
                 continue
             if isinstance(claimed, Finished):
+                self._claims.forget(run)
                 await self._report(run, function)
                 return Answer(200, f"the run is {claimed.status}")
             if isinstance(claimed, Busy):
@@ -154,7 +155,7 @@ class Engine:
                 await self._outbox.wake_body(envelope, claimed.wake)
                 return Answer(200, "the step has an outcome")
             if isinstance(claimed, Exhausted):
-                await self._store.commit(Lease(run, 0, envelope.path), envelope.path, _spent(envelope))
+                await self._store.commit(Lease(run, 0, envelope.path), envelope.path, _spent(claimed))
                 continue
             return self._unknown(run, envelope, claimed)
         return Answer(503, "the run changed hands too often")
@@ -195,6 +196,7 @@ class Engine:
             raise
         finally:
             self._leases.drop(lease)
+        self._claims.learn(run, started, one.recorded)
         answer = await self._conclude(function, _inherited(envelope, started), started, lease, ending)
         if isinstance(answer, RunEnvelope):
             return await self._go_on(answer, delivery)
@@ -294,6 +296,7 @@ class Engine:
         answer = await self._store.commit(lease, BODY, outcome)
         if isinstance(answer, Stale):
             return None
+        self._claims.forget(lease.run_id)
         if is_reported or not outcome.ok:
             await self._report(lease.run_id, function)
         return Answer(200, "completed" if outcome.ok else "failed")
@@ -347,24 +350,8 @@ class Engine:
             _log.warning("could not hand back the lease of %s: %s", lease.run_id, type(error).__name__)
 
 
-def _claim(run: str, envelope: RunEnvelope, delivery: Delivery) -> Claim:
-    message_id, retried = envelope.instead_of or (delivery.message_id, delivery.retried)
-    return Claim(run, nonce(), message_id, retried, LEASE_MS, _new_run(envelope), envelope.path, envelope.at_most_once)
-
-
-def _spent(envelope: RunEnvelope) -> Outcome:
-    return INTERRUPTED if envelope.at_most_once else CRASH_LOOP
-
-
-def _new_run(envelope: RunEnvelope) -> NewRun | None:
-    if envelope.event is None:
-        return None
-    options: dict[str, Any] = {} if envelope.retries is None else {"retries": envelope.retries}
-    if envelope.parent is not None:
-        options["parent"] = envelope.parent
-    if envelope.flow is not None:
-        options["flow"] = envelope.flow
-    return NewRun(envelope.event_id, envelope.function_id, envelope.event, json.dumps(options).encode())
+def _spent(exhausted: Exhausted) -> Outcome:
+    return CRASH_LOOP if exhausted.strikes > MAX_STRIKES else INTERRUPTED
 
 
 def _inherited(envelope: RunEnvelope, started: Started) -> RunEnvelope:

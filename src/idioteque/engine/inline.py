@@ -36,7 +36,7 @@ from idioteque.errors import DuplicateStepKey, InvalidValue
 from idioteque.function import Published
 from idioteque.ids import derived_id
 from idioteque.paths import BODY, PATH_DEPTH_MAX, Path, checked_key, path_text
-from idioteque.store import NEVER_MS, Lease, Outcome, Started, Store
+from idioteque.store import NEVER_MS, Lease, Outcome, Recorded, Started, Store
 from idioteque.values import NotSerializable, codec_of
 
 IDLE_TURNS = 20  # how many layers of `gather` and task groups a result may have to rise through
@@ -87,6 +87,8 @@ class InlinePass:
         self._active = 0
         self._parked = 0
         self._moves = 0
+        self.recorded: list[Recorded] = []
+        """What was recorded in this pass, as far as the store told its place in the history."""
         self._is_lost = False
         self._is_ended = False
         self._fault: BaseException | None = None
@@ -327,9 +329,11 @@ class InlinePass:
         self._fault = self._fault or error
         self._changed.set()
 
-    def remember(self, path: Path, outcome: Outcome) -> None:
-        """Keep an outcome that was recorded in this pass."""
+    def remember(self, path: Path, outcome: Outcome, seq: int = 0) -> None:
+        """Keep an outcome that was recorded in this pass, with its place in the history if that is known."""
         self._history.add(path, outcome)
+        if seq:
+            self.recorded.append(Recorded(path, outcome, seq))
 
     def rests(self) -> None:
         """Something that moved by itself has come to rest."""

@@ -17,7 +17,7 @@ from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, UNSERIALIZABLE, f
 from idioteque.errors import first_line
 from idioteque.paths import Path, path_text
 from idioteque.retry import Retry
-from idioteque.store import NEVER_MS, Done, Exhausted, Gone, Lease, Lost, Outcome, Stale, Store, Unfinished
+from idioteque.store import NEVER_MS, Done, Exhausted, Gone, Lease, Lost, Outcome, Stale, Store, Unfinished, Won
 from idioteque.values import Codec, NotSerializable, codec_of
 
 BACKOFF_IN_PLACE_MAX_S = 1.5
@@ -51,7 +51,7 @@ class Pass(Protocol):
     def lose(self) -> None: ...
     def conclude(self, wake: int) -> None: ...
     def fault(self, error: BaseException) -> None: ...
-    def remember(self, path: Path, outcome: Outcome) -> None: ...
+    def remember(self, path: Path, outcome: Outcome, seq: int = 0) -> None: ...
     def rests(self) -> None: ...
     def moves(self) -> None: ...
     def goes_on(self) -> None: ...
@@ -147,11 +147,11 @@ class Step(Scope):
             await self._take_turn()
             if not await self._is_due():
                 return None
-            if (self._options.at_most_once or owner.turn is not None) and self.path != owner.lease.path:
+            if self._options.at_most_once or (owner.turn is not None and self.path != owner.lease.path):
                 begun = await self._begin()
                 if not isinstance(begun, Begun):
                     return begun
-            if owner.is_stopping:
+            elif owner.is_stopping:
                 return None
             began_s = owner.clock.monotonic_s()
             outcome = await self._attempt()
@@ -181,7 +181,7 @@ class Step(Scope):
             self.owner.lose()
             return None
         if isinstance(answer, Done):
-            return answer.outcome
+            return await self._commit(answer.outcome)  # adopts it
         if isinstance(answer, Exhausted):
             return await self._commit(INTERRUPTED if at_most_once else CRASH_LOOP)
         return Begun()
@@ -268,7 +268,7 @@ class Step(Scope):
                 owner.lose()
                 return None
             outcome = answer.outcome
-        owner.remember(self.path, outcome)
+        owner.remember(self.path, outcome, answer.seq if isinstance(answer, Won) else 0)
         return outcome
 
     def _goes_on(self) -> None:

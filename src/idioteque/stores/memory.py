@@ -28,6 +28,7 @@ from idioteque.store import (
     ReleaseKind,
     RunRecord,
     Scheduled,
+    Started,
     Status,
     Trouble,
     Unknown,
@@ -51,6 +52,9 @@ class _Stored:
     def sent(self) -> list[Path]:
         """Return the steps whose own messages were accepted."""
         return [path for path, seat in self.seats.items() if seat.sent]
+
+    def snapshot(self, holder: Holder, known: int) -> Started:
+        return snapshots.started(self.run, self.event, self.steps.values(), holder, self.sent(), known)
 
     def holder(self, path: Path) -> Holder:
         """Return whose lease a path names: the body's, or that of a step with deliveries of its own."""
@@ -82,7 +86,7 @@ class MemoryStore:
             refused = ledger.claim(stored.run, claim, now_ms)
             if refused is not None:
                 return refused
-            return snapshots.started(stored.run, stored.event, stored.steps.values(), stored.run, stored.sent())
+            return stored.snapshot(stored.run, claim.known)
 
     def _claim_step(self, stored: _Stored, claim: Claim, now_ms: int) -> Claimed:
         step = stored.steps.setdefault(claim.path, StepRow(claim.path))
@@ -90,7 +94,7 @@ class MemoryStore:
         refused = ledger.claim_step(stored.run, step, seat, claim, now_ms)
         if refused is not None:
             return refused
-        return snapshots.started(stored.run, stored.event, stored.steps.values(), seat, stored.sent())
+        return stored.snapshot(seat, claim.known)
 
     async def commit(self, lease: Lease, path: Path, outcome: Outcome) -> Committed:
         now_ms = self._clock.now_ms()

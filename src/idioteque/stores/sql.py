@@ -48,6 +48,7 @@ from idioteque.stores.tables import (
     PUT_MARK,
     READ_DELIVERIES,
     READ_EVENT,
+    READ_LATER_STEPS,
     READ_STEPS,
     TAKEN,
     UNWATCH,
@@ -104,8 +105,9 @@ class SqlStore(OldRuns):
             event = tx.execute(READ_EVENT, {"event_id": run.event_id})[0][0]
             if is_new:
                 return snapshots.started(run, event, (), holder)
-            steps = [step_of(row) for row in tx.execute(READ_STEPS, {"run_id": run.run_id})]
-            return snapshots.started(run, event, steps, holder, seats_of(tx, run.run_id))
+            rows = tx.execute(READ_LATER_STEPS, {"run_id": run.run_id, "known": claim.known})
+            steps = [step_of(row) for row in rows]
+            return snapshots.started(run, event, steps, holder, seats_of(tx, run.run_id), claim.known)
 
         return await self._database.write(operation)
 

@@ -26,8 +26,9 @@ _SEAT_COLUMNS = "path, token, lease_until_ms, alive_at_ms, owner, message_id, re
 
 READ_SEAT = f"SELECT {_SEAT_COLUMNS} FROM seats WHERE run_id = :run_id AND path = :path"  # noqa: S608
 
-# The steps of a run whose own messages were accepted.
-SEATS = "SELECT path FROM seats WHERE run_id = :run_id AND sent = 1"
+# The steps of a run whose own messages were accepted, and which have no outcome yet.
+SEATS = """SELECT path FROM seats AS s WHERE run_id = :run_id AND sent = 1 AND NOT EXISTS
+    (SELECT 1 FROM steps AS t WHERE t.run_id = s.run_id AND t.path = s.path AND t.seq > 0)"""
 
 # A step's lease as it now is.
 SAVE_SEAT = """INSERT INTO seats (run_id, path, token, lease_until_ms, alive_at_ms, owner, message_id, retried, strikes,
@@ -67,6 +68,10 @@ READ_EVENT = "SELECT event FROM run_events WHERE event_id = :event_id"
 
 # The whole history of a run.
 READ_STEPS = f"SELECT {STEP_COLUMNS} FROM steps WHERE run_id = :run_id ORDER BY seq, path"  # noqa: S608
+
+# What became of a run since the last outcome that the reader knows, that one included, and what is unfinished.
+READ_LATER_STEPS = f"""SELECT {STEP_COLUMNS} FROM steps WHERE run_id = :run_id AND seq = 0
+    UNION ALL SELECT {STEP_COLUMNS} FROM steps WHERE run_id = :run_id AND seq > 0 AND seq >= :known"""  # noqa: S608
 
 READ_STEP = f"SELECT {STEP_COLUMNS} FROM steps WHERE run_id = :run_id AND path = :path"  # noqa: S608
 

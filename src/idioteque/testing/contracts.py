@@ -14,6 +14,7 @@ The tests are coroutines: pytest-asyncio in its mode `auto`, or anything like it
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from idioteque.paths import BODY, Path
 from idioteque.store import (
@@ -95,6 +96,35 @@ class StoreContract(LeaseContract, OperationsContract, SeatContract):
         ]
         assert [entry.seq for entry in seen] == [1, 2, 3]
         assert (await step_of(store, ("a", "c"))).committed_at_ms == clock.now_ms()
+
+    async def test_a_claimer_who_knows_the_beginning_is_told_the_rest_and_what_he_knew_last(self, store: Store) -> None:
+        lease = await held(store, "a")
+        for n in range(4):
+            await store.commit(lease, (f"s{n}",), Outcome(n != 2, f"{n}".encode()))
+        await store.fail(lease, ("s9",), 1, 0, "ValueError")
+        for known, wanted in ((0, [1, 2, 3, 4]), (3, [3, 4]), (4, [4]), (9, [])):
+            seen = started(await store.claim(replace(claim("a"), known=known)))
+            assert [(entry.seq, entry.outcome.payload) for entry in seen.outcomes] == [
+                (n, f"{n - 1}".encode()) for n in wanted
+            ]
+            assert seen.unfinished == {("s9",): Unfinished(1, 0)}, "whatever is known"
+            assert seen.epoch == 0
+
+    async def test_a_run_that_was_opened_again_says_so(self, store: Store) -> None:
+        lease = await held(store, "a")
+        await store.commit(lease, STEP, FAILURE)
+        await store.commit(lease, ("two",), OK)
+        await store.commit(lease, BODY, FAILURE)
+        await store.reopen(RUN)
+        seen = started(await store.claim(replace(claim("b"), known=2)))
+        assert (seen.epoch, [entry.path for entry in seen.outcomes]) == (1, [("two",)])
+
+    async def test_a_commit_that_wins_tells_its_place_or_nothing(self, store: Store) -> None:
+        lease = await held(store, "a")
+        for n in range(1, 4):
+            answer = await store.commit(lease, (f"s{n}",), OK)
+            assert isinstance(answer, Won)
+            assert answer.seq in (0, n)
 
     async def test_the_first_outcome_stays_whoever_brings_another(self, store: Store) -> None:
         lease = await held(store, "a")

@@ -9,6 +9,7 @@ from idioteque.store import (
     Claimed,
     Exhausted,
     Finished,
+    Go,
     Lease,
     Lost,
     Released,
@@ -28,13 +29,16 @@ TWO: Path = ("two",)
 
 
 async def claimed(
-    store: Store, owner: str, path: Path = ONE, *, message: str = "", at_most_once: bool = False
+    store: Store, owner: str, path: Path = ONE, *, message: str = "", at_most_once: bool = False, known: int = 0
 ) -> Claimed:
     """Claim a step of the contract's run; every claim is a message of its own unless told otherwise."""
     request = body_claim(owner)
     return await store.claim(
         type(request)(
-            *(request.run_id, owner, message or f"msg-{owner}", 0, LEASE_MS), path=path, at_most_once=at_most_once
+            *(request.run_id, owner, message or f"msg-{owner}", 0, LEASE_MS),
+            path=path,
+            at_most_once=at_most_once,
+            known=known,
         )
     )
 
@@ -113,14 +117,31 @@ class SeatContract:
             await clock.advance(LEASE_MS / 1000 + 1)
         assert isinstance(await claimed(store, "last"), Exhausted)
 
-    async def test_a_step_that_may_start_once_is_exhausted_by_its_second_claim(
+    async def test_a_step_that_may_start_once_and_has_is_exhausted_by_its_second_claim(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        await held(store, "a")
+        one = await seated(store, "b")
+        assert await store.begin(one, ONE, at_most_once=True) == Go(0)
+        assert isinstance(await claimed(store, "b", at_most_once=True), Started), "the same claim, its answer lost"
+        await clock.advance(LEASE_MS / 1000 + 1)
+        assert isinstance(await claimed(store, "c", at_most_once=True), Exhausted)
+
+    async def test_a_step_that_may_start_once_and_never_began_is_claimed_again(
         self, store: Store, clock: ManualClock
     ) -> None:
         await held(store, "a")
         assert isinstance(await claimed(store, "b", at_most_once=True), Started)
-        assert isinstance(await claimed(store, "b", at_most_once=True), Started), "the same claim, its answer lost"
         await clock.advance(LEASE_MS / 1000 + 1)
-        assert isinstance(await claimed(store, "c", at_most_once=True), Exhausted)
+        assert isinstance(await claimed(store, "c", at_most_once=True), Started)
+
+    async def test_a_claim_of_a_step_tells_what_its_holder_does_not_know_yet(self, store: Store) -> None:
+        body = await held(store, "a")
+        for n in range(3):
+            await store.commit(body, (f"s{n}",), OK)
+        answer = await claimed(store, "b", known=2)
+        assert isinstance(answer, Started)
+        assert [entry.path for entry in answer.outcomes] == [("s1",), ("s2",)]
 
     async def test_only_a_step_whose_message_was_accepted_counts_as_sent(
         self, store: Store, clock: ManualClock

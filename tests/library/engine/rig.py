@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from idioteque import InlineDispatcher, Mount, Run, Worker
 from idioteque.database import open_database
 from idioteque.dispatcher import Outgoing
-from idioteque.store import Store
+from idioteque.store import Started, Store
 from idioteque.stores import MemoryStore, SqlStore
 from idioteque.testing import ManualClock
 
@@ -62,6 +62,8 @@ class FaultyStore:
         self._store = store
         self._faults = faults
         self.wins: Counter[tuple[str, ...]] = Counter()
+        self.told: list[Started] = []
+        """What claims were answered that took a lease."""
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
@@ -73,6 +75,8 @@ class FaultyStore:
                 answer = await method(*args, **kwargs)
                 if type(answer).__name__ == "Won":
                     self.wins[args[1]] += 1
+                if isinstance(answer, Started):
+                    self.told.append(answer)
                 return answer
 
             return await self._faults.through(name, call)

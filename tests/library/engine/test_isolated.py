@@ -192,6 +192,32 @@ async def test_an_isolated_step_that_may_start_once_is_interrupted_by_a_crash(ri
     assert rig.effects == {"once": 1}
 
 
+async def test_an_isolated_step_that_may_start_once_is_not_interrupted_before_it_started(rig: Rig) -> None:
+    @rig.worker.function("f", on="order")
+    async def f(event: Order, ctx: Context) -> str:
+        return await ctx.execute("once", rig.effect, "once", at_most_once=True)
+
+    rig.faults.fail_on, rig.faults.after = {("claim", 2)}, True  # the step's claim took effect, its reply was lost
+
+    run = await rig.run()
+
+    assert (run.status, run.result) == ("completed", "once")
+    assert rig.effects == {"once": 1}
+
+
+async def test_lost_answers_to_claims_are_no_strikes(rig: Rig) -> None:
+    @rig.worker.function("f", on="order")
+    async def f(event: Order, ctx: Context) -> str:
+        return await ctx.execute("innocent", rig.effect, "innocent")
+
+    rig.faults.fail_on, rig.faults.after = {("claim", n) for n in range(2, 12)}, True
+
+    run = await rig.run()
+
+    assert (run.status, run.result) == ("completed", "innocent")
+    assert rig.effects == {"innocent": 1}
+
+
 async def test_an_isolated_step_that_kills_its_process_ends_by_itself(rig: Rig) -> None:
     entered = asyncio.Event()
 

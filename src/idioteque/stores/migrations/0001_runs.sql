@@ -50,6 +50,8 @@ CREATE TABLE steps (
     PRIMARY KEY (run_id, path)
 );
 
+CREATE INDEX steps_by_seq ON steps (run_id, seq);
+
 CREATE TABLE seats (
     run_id TEXT NOT NULL,
     path TEXT NOT NULL,

@@ -1,0 +1,75 @@
+"""Claims as deliveries make them: nothing is read that this process remembers, and a lost answer is asked for again."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from idioteque.dispatcher import RunEnvelope
+from idioteque.engine.answers import Delivery
+from idioteque.engine.leases import LEASE_MS
+from idioteque.engine.remembered import Remembered
+from idioteque.ids import nonce
+from idioteque.paths import Path
+from idioteque.store import Claim, Claimed, NewRun, Recorded, Started, Store
+
+UNANSWERED_MAX = 10_000
+
+
+class Claims:
+    """Makes the claims of one engine, and keeps what it may go on from."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._remembered = Remembered()
+        self._unanswered: OrderedDict[tuple[str, Path, str], str] = OrderedDict()
+
+    async def claim(self, run: str, envelope: RunEnvelope, delivery: Delivery) -> Claimed:
+        """Claim, and return the whole history whatever was read of it.
+
+        A claim whose answer was lost may have taken the lease. When its message comes again, it is asked under the same
+        owner, so that it gets that lease, and no strike for a crash that was none.
+        """
+        message_id, retried = envelope.instead_of or (delivery.message_id, delivery.retried)
+        place = (run, envelope.path, message_id)
+        owner = self._unanswered.pop(place, None) or nonce()
+        known = self._remembered.known(run)
+        new, path, at_most_once = new_run(envelope), envelope.path, envelope.at_most_once
+        request = Claim(run, owner, message_id, retried, LEASE_MS, new, path, at_most_once, known)
+        try:
+            return await self._whole(request)
+        except Exception:
+            self._unanswered[place] = owner
+            while len(self._unanswered) > UNANSWERED_MAX:
+                self._unanswered.popitem(last=False)
+            raise
+
+    async def _whole(self, request: Claim) -> Claimed:
+        answer = await self._store.claim(request)
+        if not isinstance(answer, Started):
+            return answer
+        whole = self._remembered.completed(request.run_id, request.known, answer)
+        return whole if whole is not None else await self._store.claim(replace(request, known=0))
+
+    def learn(self, run: str, started: Started, later: Sequence[Recorded]) -> None:
+        """Remember what a claim told, and what was recorded under it."""
+        self._remembered.learn(run, started, later)
+
+    def forget(self, run: str) -> None:
+        """Let go of a run that has ended."""
+        self._remembered.forget(run)
+
+
+def new_run(envelope: RunEnvelope) -> NewRun | None:
+    """Return what a message creates its run with; None for a message that does not carry the event."""
+    if envelope.event is None:
+        return None
+    options: dict[str, Any] = {} if envelope.retries is None else {"retries": envelope.retries}
+    if envelope.parent is not None:
+        options["parent"] = envelope.parent
+    if envelope.flow is not None:
+        options["flow"] = envelope.flow
+    return NewRun(envelope.event_id, envelope.function_id, envelope.event, json.dumps(options).encode())
