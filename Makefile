@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format coverage clean help
+.PHONY: demo test check format coverage bench clean help
 
 help:           ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 14
@@ -35,6 +35,12 @@ format: $(READY) ## rewrite the code in the house style
 
 coverage: $(READY) ## tests with a coverage report
 	@$(BIN)/coverage run -m pytest && $(BIN)/coverage report --skip-covered
+
+bench: $(READY) ## us and the peers at the same work, also with PEERS=restate WORK=W1,W2 REPEATS=3 QUICK=1 PROFILE=1
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	@sh tests/install_services.sh
+	@$(BIN)/python -m bench $(if $(PEERS),--peers $(PEERS)) $(if $(WORK),--work $(WORK)) \
+		$(if $(REPEATS),--repeats $(REPEATS)) $(if $(QUICK),--quick) $(if $(PROFILE),--profile) $(if $(DOCS),--docs)
 
 clean:          ## remove what the commands made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
