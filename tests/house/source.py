@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SRC = ROOT / "src" / "idioteque"
 FOLDERS = ("src", "tests", "docs", "examples", "bench", ".ci")
-MADE = ("bench/.peers/", "bench/results/")  # what `make bench` leaves behind is not ours to judge
+MADE = ("bench/.peers/", "bench/results/")  # by `make bench`; a worktree's `.git`, a file, is not the project's either
 TEXTS = (".py", ".md", ".toml", ".sql", ".html", ".css", ".js", ".yml", ".yaml", ".txt", ".sh", "")
 
 
@@ -23,7 +23,11 @@ def texts() -> list[Path]:
     """Return every file of the project that a person may read."""
     below = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*")]
     found = [path for path in [*ROOT.iterdir(), *below] if path.is_file() and path.suffix in TEXTS]
-    return sorted(path for path in found if "__pycache__" not in path.parts and not name(path).startswith(MADE))
+    return sorted(path for path in found if "__pycache__" not in path.parts and not _is_made(path))
+
+
+def _is_made(path: Path) -> bool:
+    return name(path) == ".git" or name(path).startswith(MADE)
 
 
 def name(path: Path) -> str:
