@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 from idioteque.durations import Duration
 from idioteque.errors import EventRejected, InvalidValue
 from idioteque.ids import derived_id, is_id
+from idioteque.tracing import carried
 
 WIRE_VERSION = 1
 MARK = "idioteque"
@@ -242,6 +243,12 @@ class Outgoing:
     delay_s: float = 0.0
     retries: int | None = None
     headers: Sequence[tuple[str, str]] = field(default=())
+    wakes: bool = False
+    """Whether it has another run go on than the one whose delivery sends it."""
+
+    def trace_headers(self) -> Sequence[tuple[str, str]]:
+        """Return the headers that connect its delivery with the span that sends it; none without OpenTelemetry."""
+        return carried(detached=self.wakes or self.delay_s > 0)
 
 
 class Dispatcher(Protocol):

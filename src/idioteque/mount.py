@@ -7,7 +7,8 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from idioteque.clock import Clock
+from idioteque import tracing
+from idioteque.clock import Clock, SystemClock
 from idioteque.dispatcher import (
     CALLBACK_HEADER,
     FAILURE_CALLBACK,
@@ -20,6 +21,7 @@ from idioteque.dispatcher import (
 from idioteque.engine import Answer, Delivery, Engine
 from idioteque.errors import EventRejected, SignatureError
 from idioteque.ids import derived_id, nonce
+from idioteque.metrics import SILENT, Metrics
 from idioteque.mounts import asgi, aws_lambda, django, wsgi
 from idioteque.signing import verify
 from idioteque.transport import HttpRequest, HttpResponse
@@ -58,8 +60,18 @@ class Mount:
     413 to a body that is too large, 405 to anything but POST, and 5xx to whatever should be tried again.
     """
 
-    def __init__(self, engine: Engine, verifier: Verifier | None, *, body_bytes_max: int = BODY_BYTES_MAX) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        verifier: Verifier | None,
+        *,
+        clock: Clock | None = None,
+        metrics: Metrics = SILENT,
+        body_bytes_max: int = BODY_BYTES_MAX,
+    ) -> None:
         self.engine = engine
+        self._clock = clock or SystemClock()
+        self._metrics = metrics
         self._verifier = verifier
         self._body_bytes_max = body_bytes_max
         if verifier is not None and verifier.missing:
@@ -82,6 +94,17 @@ class Mount:
             except SignatureError as error:
                 _log.warning("a delivery was refused: %s", error)
                 return Answer(401, str(error))
+        attributes = {"messaging.message.id": request.header("Upstash-Message-Id") or ""}
+        begun_s = self._clock.monotonic_s()
+        with tracing.delivery(request.headers, attributes) as mark:
+            answer = await self._delivered(request)
+            if not answer.ok:
+                mark.fail(str(answer.status))
+        self._metrics.delivered(answer.status, self._clock.monotonic_s() - begun_s)
+        return answer
+
+    async def _delivered(self, request: HttpRequest) -> Answer:
+        """Decode a request that may be trusted, and do what it asks for."""
         delivery = _delivery(request)
         is_callback = request.header(CALLBACK_HEADER) == FAILURE_CALLBACK
         try:

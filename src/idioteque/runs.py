@@ -17,6 +17,7 @@ from idioteque.errors import ConfigurationError, InvalidValue, RunCancelled, Run
 from idioteque.events import EventsSchema
 from idioteque.function import Function
 from idioteque.ids import checked_id
+from idioteque.metrics import SILENT, Metrics
 from idioteque.store import NEVER_MS, Outcome, RunRecord, Status, StepRecord, Store
 from idioteque.upkeep import Upkeep, upkeep_of
 
@@ -86,7 +87,9 @@ class Runs:
         functions: Mapping[str, Function],
         schema: EventsSchema,
         clock: Clock,
+        metrics: Metrics = SILENT,
     ) -> None:
+        self._metrics = metrics
         self._store = store
         self._outbox = Outbox(dispatcher, schema, clock)
         self._functions = functions
@@ -145,10 +148,14 @@ class Runs:
 
         A run that has ended stays as it is. Raise `RunUnknown`.
         """
-        status = await self._store.cancel(checked_id(run_id, "run id"))
+        before = await self._store.get(checked_id(run_id, "run id"))
+        status = await self._store.cancel(run_id)
         record = await self._store.get(run_id)
         if status is None or record is None:
             raise RunUnknown(run_id)
+        if status == "cancelled" and before is not None and before.status not in ENDED:
+            age_s = max(0, self._clock.now_ms() - record.created_at_ms) / 1000
+            self._metrics.run_ended(record.function_id, status, age_s)
         options: dict[str, Any] = json.loads(record.options)
         if status == "cancelled" and "parent" in options:  # the run that waits for it hears of it by a delivery
             await self._outbox.reopen(record.event_id, record.function_id, record.epoch, options.get("retries"))

@@ -18,11 +18,13 @@ from idioteque.errors import ConfigurationError, InvalidValue
 from idioteque.events import EventsSchema, On, Trigger
 from idioteque.function import Function, Handler, Published
 from idioteque.ids import derived_id, is_id, new_id
+from idioteque.metrics import SILENT, Metrics
 from idioteque.mount import Mount, Verifier
 from idioteque.retry import Retry
 from idioteque.runs import Runs
 from idioteque.store import Store
 from idioteque.stores import open_store
+from idioteque.tracing import span
 from idioteque.values import NotSerializable, codec_of
 
 RETENTION = "30d"
@@ -58,7 +60,8 @@ class Worker:
 
     `events_schema` is a pydantic model or a union of them, told apart by their `type`. `store` is a `Store` or a URL:
     `memory:`, `sqlite:///runs.db`. Nothing is opened or sent before it is needed. A run that has ended is kept for
-    `retention`, then deleted, by a delivery that comes later; None keeps them all.
+    `retention`, then deleted, by a delivery that comes later; None keeps them all. `metrics` is told what happens to
+    runs and steps, see `idioteque.metrics`.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Worker:
         dispatcher: Dispatcher,
         clock: Clock | None = None,
         retention: Duration | None = RETENTION,
+        metrics: Metrics = SILENT,
     ) -> None:
         self.clock = clock or SystemClock()
         self.retention_s = None if retention is None else seconds(retention, "retention")
@@ -77,6 +81,7 @@ class Worker:
         self._events_schema = events_schema
         self.store = open_store(store, self.clock) if isinstance(store, str) else store
         self.dispatcher = dispatcher
+        self.metrics = metrics
         self._functions: dict[str, Function] = {}
 
     # ---- functions
@@ -163,7 +168,8 @@ class Worker:
         Raise `EventRejected` when it does not fit the schema, `DispatchError` when it was not accepted.
         """
         event_id, message = self._message(event, retries, self._delay_s(delay, not_before), deduplication_id)
-        return Published(event_id, (await self.dispatcher.send([message]))[0])
+        with span("idioteque publish", "producer", {"idioteque.event_id": event_id}):
+            return Published(event_id, (await self.dispatcher.send([message]))[0])
 
     async def publish_many(self, events: Sequence[object], *, retries: int | None = None) -> list[Published]:
         """Hand over several events in one request; nothing is sent when one of them does not fit the schema.
@@ -173,7 +179,8 @@ class Worker:
         prepared = [self._message(event, retries, 0.0, None) for event in events]
         if not prepared:
             return []
-        message_ids = await self.dispatcher.send([message for _, message in prepared])
+        with span("idioteque publish", "producer", {"idioteque.events": len(prepared)}):
+            message_ids = await self.dispatcher.send([message for _, message in prepared])
         return [Published(event_id, id_) for (event_id, _), id_ in zip(prepared, message_ids, strict=True)]
 
     def publish_sync(
@@ -221,7 +228,7 @@ class Worker:
     @property
     def runs(self) -> Runs:
         """The runs in this worker's store."""
-        return Runs(self.store, self.dispatcher, self._functions, self.schema, self.clock)
+        return Runs(self.store, self.dispatcher, self._functions, self.schema, self.clock, self.metrics)
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -231,6 +238,7 @@ class Worker:
             "store": self.store,
             "dispatcher": self.dispatcher,
             "clock": self.clock,
+            "metrics": self.metrics,
         }
 
     def configure(
@@ -240,6 +248,7 @@ class Worker:
         store: Store | str | None = None,
         dispatcher: Dispatcher | None = None,
         clock: Clock | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         """Change options, before anything is mounted: what was mounted keeps what it was mounted with."""
         if clock is not None:
@@ -250,6 +259,8 @@ class Worker:
             self.store = open_store(store, self.clock) if isinstance(store, str) else store
         if dispatcher is not None:
             self.dispatcher = dispatcher
+        if metrics is not None:
+            self.metrics = metrics
 
     async def close(self) -> None:
         """Let go of the store and the connections."""
@@ -283,5 +294,6 @@ def build_mount(
         clock=clock,
         isolated=mode == "isolated",
         retention_s=worker.retention_s,
+        metrics=worker.metrics,
     )
-    return Mount(engine, verifier)
+    return Mount(engine, verifier, clock=clock, metrics=worker.metrics)

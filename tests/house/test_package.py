@@ -37,6 +37,7 @@ EXTRAS = (
     "redis",
     "psycopg",
     "opentelemetry",
+    "prometheus_client",
     "django",
     "flask",
 )

@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from idioteque.clock import Clock, SystemClock
@@ -21,6 +21,7 @@ from idioteque.errors import ConfigurationError, TransportError, first_line
 from idioteque.function import Function
 from idioteque.ids import derived_id, new_id, nonce
 from idioteque.mount import Mount
+from idioteque.tracing import forgotten
 from idioteque.transport import HttpRequest, HttpResponse, HttpTransport, PooledTransport
 from idioteque.worker import Worker, build_mount
 
@@ -104,7 +105,9 @@ class LocalDispatcher:
         self._accepted[message.deduplication_id] = message_id
         while len(self._accepted) > IDS_KEPT_MAX:
             del self._accepted[next(iter(self._accepted))]
-        task = asyncio.get_running_loop().create_task(self._deliver(message_id, message))
+        message = replace(message, headers=[*message.headers, *message.trace_headers()])
+        with forgotten():
+            task = asyncio.get_running_loop().create_task(self._deliver(message_id, message))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return message_id

@@ -156,6 +156,7 @@ class QStashDispatcher:
             ("Upstash-Failure-Callback", self.mount_url),
             (f"Upstash-Failure-Callback-Forward-{CALLBACK_HEADER}", FAILURE_CALLBACK),
         ]
+        options += [(f"Upstash-Forward-{name}", value) for name, value in message.trace_headers()]
         if message.delay_s > 0:
             options.append(("Upstash-Delay", f"{math.ceil(message.delay_s)}s"))
         return options

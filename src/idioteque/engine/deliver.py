@@ -20,16 +20,17 @@ from idioteque.dispatcher import Dispatcher, Envelope, EventEnvelope, RunEnvelop
 from idioteque.engine.answers import Answer, Delivery
 from idioteque.engine.claims import Claims, new_run
 from idioteque.engine.endings import Concluded, Ending, Faulted, LeaseLost, Missing, Raised, Returned, Suspended
-from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, UNSERIALIZABLE, describe, failure
+from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, describe, failure, pause_s, returned
 from idioteque.engine.inline import InlinePass
 from idioteque.engine.leases import Leases
 from idioteque.engine.outbox import MESSAGE_DELAY_MAX_S, Outbox
+from idioteque.engine.reporting import StepReport, fields_of, run_logger, run_span, tell_ending
 from idioteque.engine.retention import Retention
 from idioteque.engine.starts import Starts
-from idioteque.engine.step import NoJsonForm
-from idioteque.errors import DuplicateStepKey, EventRejected, IdiotequeError, RunCancelled, first_line
+from idioteque.errors import EventRejected, IdiotequeError, RunCancelled, first_line
 from idioteque.events import EventsSchema
 from idioteque.function import Function, RunFailure, failure_handler, run_id
+from idioteque.metrics import SILENT, Metrics
 from idioteque.paths import BODY, Path, path_text
 from idioteque.store import (
     MAX_STRIKES,
@@ -47,8 +48,8 @@ from idioteque.store import (
     Trouble,
     Unknown,
     Waiting,
+    Won,
 )
-from idioteque.values import NotSerializable
 
 CLAIMS_MAX = 10
 
@@ -68,15 +69,17 @@ class Engine:
         clock: Clock,
         isolated: bool = False,
         retention_s: float | None = None,
+        metrics: Metrics = SILENT,
     ) -> None:
         self._isolated = isolated
+        self._metrics = metrics
         handlers = [handler for function in functions if (handler := failure_handler(function)) is not None]
         self.functions: Mapping[str, Function] = {function.id: function for function in (*functions, *handlers)}
         self._failure_handlers = {function.id for function in handlers}
         self._schema = schema
         self._store = store
         self._outbox = Outbox(dispatcher, schema, clock)
-        self._starts = Starts(self.functions, schema, store, self._outbox)
+        self._starts = Starts(self.functions, schema, store, self._outbox, metrics)
         self._clock = clock
         self._leases = Leases(store, clock)
         self._retention = Retention(store, clock, retention_s)
@@ -98,7 +101,11 @@ class Engine:
         except Exception as error:
             expected = isinstance(error, IdiotequeError)  # the transport or the store is away: it comes back
             _log.warning(
-                "delivery %s: %s", delivery.message_id, first_line(error), exc_info=None if expected else error
+                "delivery %s: %s",
+                delivery.message_id,
+                first_line(error),
+                exc_info=None if expected else error,
+                extra={"message_id": delivery.message_id},
             )
             return Answer(503, f"the delivery could not be finished: {type(error).__name__}")
 
@@ -110,8 +117,9 @@ class Engine:
             runs = [envelope]
         for run in runs:
             trouble = Trouble("dead_letter", reason)
-            await self._store.trouble(run_id(run.event_id, run.function_id), trouble, new_run(run))
-            _log.error("a message of run %s was given up: %s", run_id(run.event_id, run.function_id), reason)
+            name = run_id(run.event_id, run.function_id)
+            await self._store.trouble(name, trouble, new_run(run))
+            _log.error("a message of run %s was given up: %s", name, reason, extra=fields_of(name, run))
         return Answer(200, f"recorded for {len(runs)} runs")
 
     async def _start(self, envelope: EventEnvelope, delivery: Delivery) -> Answer:
@@ -121,7 +129,8 @@ class Engine:
         if begins:
             await self._outbox.start([begin.run for begin in begins], [begin.delay_s for begin in begins])
             notes = f"started {len(begins)} functions" + (f"; {notes}" if notes else "")
-        _log.info("event %s: %s", envelope.event_id, notes)
+        fields = {"event_id": envelope.event_id, "message_id": delivery.message_id}
+        _log.info("event %s: %s", envelope.event_id, notes, extra=fields)
         return Answer(200, notes)
 
     # ---- runs
@@ -161,10 +170,11 @@ class Engine:
         return Answer(503, "the run changed hands too often")
 
     def _unknown(self, run: str, envelope: RunEnvelope, _: Unknown) -> Answer:
+        told = fields_of(run, envelope)
         if self._clock.now_ms() > envelope.not_after_ms:
-            _log.warning("run %s is not stored (any more), and its message is past its time: dropped", run)
+            _log.warning("run %s is not stored (any more), its message is past its time: dropped", run, extra=told)
             return Answer(200, "the run is past its retention")
-        _log.error("run %s is not stored: was the store lost, or is this the wrong one?", run)
+        _log.error("run %s is not stored: was the store lost, or is this the wrong one?", run, extra=told)
         return Answer(503, f"RunUnknown: no run {run!r} is stored")
 
     # ---- under the lease
@@ -174,12 +184,17 @@ class Engine:
     ) -> Answer | None:
         """Run the function as far as it gets; None when the run must be claimed once more."""
         lease = Lease(run, started.token, envelope.path)
+        report = StepReport(run, function.id, self._metrics, self._clock)
         one = InlinePass(
-            *(run, started, self._store, self._clock, self._outbox), target=envelope.path, isolated=self._isolated
+            *(run, started, self._store, self._clock, self._outbox, report),
+            target=envelope.path,
+            isolated=self._isolated,
         )
+        if envelope.path == BODY:
+            (self._metrics.run_started if started.token == 1 else self._metrics.run_replayed)(function.id)
         overdue = self._overdue(function, started)
         if overdue is not None and envelope.path == BODY:
-            return await self._finish(function, lease, failure(overdue), is_reported=b'"parent"' in started.options)
+            return await self._finish(function, lease, failure(overdue), started)
         try:
             event = self._event(function, started.event)
             await self._remind_on_the_way(function, envelope, started)
@@ -190,7 +205,7 @@ class Engine:
             raise
         self._leases.hold(lease, one.lose)
         try:
-            ending = await self._run(one, function, event, started)
+            ending = await self._run(one, function, event, started, delivery)
         except asyncio.CancelledError:
             await asyncio.shield(self._hand_back(lease))
             raise
@@ -214,9 +229,10 @@ class Engine:
             return None
         return TimeoutError(f"the run did not end within {timeout_s:g} s, its timeout")
 
-    async def _run(self, one: InlinePass, function: Function, event: Any, started: Started) -> Ending:
+    async def _run(
+        self, one: InlinePass, function: Function, event: Any, started: Started, delivery: Delivery
+    ) -> Ending:
         run = one.lease.run_id
-        log = logging.LoggerAdapter(_log.getChild(function.id), {"run_id": run, "event_id": started.event_id})
         context = Context(
             one,
             self._clock,
@@ -224,9 +240,12 @@ class Engine:
             run_id=run,
             function_id=function.id,
             attempt=started.attempts + 1,
-            log=log,
+            log=run_logger(run, started, delivery),
         )
-        return await one.run(lambda: function.handler(event, context))
+        with run_span(run, started) as mark:
+            ending = await one.run(lambda: function.handler(event, context))
+            tell_ending(mark, self._metrics, function.id, ending)
+            return ending
 
     def _event(self, function: Function, event: bytes) -> Any:
         """Return what the handler is given; a stored event that does not fit any more may fit the next deployment."""
@@ -247,16 +266,16 @@ class Engine:
         if isinstance(ending, Faulted):
             await self._hand_back(lease)
             raise ending.error
-        is_reported = b'"parent"' in started.options
         if isinstance(ending, Returned):
-            return await self._finish(function, lease, _result(function, ending.value), is_reported)
+            return await self._finish(function, lease, returned(function, ending.value), started)
         if isinstance(ending, Raised):
-            pause_s = _pause_s(function, ending.error, started.attempts + 1)
-            if pause_s is not None:
-                return await self._try_later(envelope, lease, ending.error, math.ceil(pause_s * 1000))
+            wait_s = pause_s(function, ending.error, started.attempts + 1)
+            if wait_s is not None:
+                return await self._try_later(envelope, lease, ending.error, math.ceil(wait_s * 1000))
             text = first_line(ending.error)
-            _log.error("run %s of %s failed: %s", lease.run_id, function.id, text, exc_info=ending.error)
-            return await self._finish(function, lease, failure(ending.error), is_reported)
+            told = fields_of(lease.run_id, started)
+            _log.error("run %s of %s failed: %s", lease.run_id, function.id, text, exc_info=ending.error, extra=told)
+            return await self._finish(function, lease, failure(ending.error), started)
         if isinstance(ending, Concluded):
             if ending.wake:
                 await self._outbox.wake_body(envelope, ending.wake)
@@ -287,19 +306,23 @@ class Engine:
     async def _miss(self, function: Function, lease: Lease) -> Answer:
         key = path_text(lease.path)
         text = f"function {function.id!r} does not come to step {key!r} any more; deploy the code that does"
-        _log.error("run %s: %s", lease.run_id, text)
+        _log.error("run %s: %s", lease.run_id, text, extra={"run_id": lease.run_id, "function_id": function.id})
         await self._hand_back(lease)
         await self._store.trouble(lease.run_id, Trouble("missing_step", text))
         return Answer(503, text)
 
-    async def _finish(self, function: Function, lease: Lease, outcome: Outcome, is_reported: bool) -> Answer | None:
+    async def _finish(self, function: Function, lease: Lease, outcome: Outcome, started: Started) -> Answer | None:
         answer = await self._store.commit(lease, BODY, outcome)
         if isinstance(answer, Stale):
             return None
         self._claims.forget(lease.run_id)
-        if is_reported or not outcome.ok:
+        status = "completed" if outcome.ok else "failed"
+        if isinstance(answer, Won):
+            age_s = max(0, self._clock.now_ms() - started.created_at_ms) / 1000
+            self._metrics.run_ended(function.id, status, age_s)
+        if b'"parent"' in started.options or not outcome.ok:
             await self._report(lease.run_id, function)
-        return Answer(200, "completed" if outcome.ok else "failed")
+        return Answer(200, status)
 
     async def _report(self, run: str, function: Function) -> None:
         """Tell whoever waits for the end of a run: its parent, and its failure handler.
@@ -359,18 +382,3 @@ def _inherited(envelope: RunEnvelope, started: Started) -> RunEnvelope:
     options: dict[str, Any] = json.loads(started.options)
     flow = options.get("flow")
     return replace(envelope, retries=options.get("retries"), flow=None if flow is None else (flow[0], flow[1]))
-
-
-def _result(function: Function, value: object) -> Outcome:
-    try:
-        encoded = function.codec.encode(value)
-        function.codec.decode(encoded)  # whoever asks for the result must be able to read it
-        return Outcome(True, encoded)
-    except NotSerializable as error:
-        return failure(NoJsonForm(f"function {function.id!r} returned {error}"), kind=UNSERIALIZABLE)
-
-
-def _pause_s(function: Function, error: BaseException, attempts: int) -> float | None:
-    if isinstance(error, DuplicateStepKey):
-        return None
-    return function.retry.after(error, attempts)

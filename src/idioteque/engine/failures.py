@@ -6,14 +6,20 @@ import json
 import traceback
 from typing import Any
 
-from idioteque.errors import ResultNotSerializable, StepFailed, StepInterrupted, text_of
+from idioteque.errors import DuplicateStepKey, ResultNotSerializable, StepFailed, StepInterrupted, text_of
+from idioteque.function import Function
 from idioteque.store import MAX_STRIKES, Outcome
+from idioteque.values import NotSerializable
 
 TRACEBACK_LENGTH_MAX = 8000
 MESSAGE_LENGTH_MAX = 4000
 
 FAILED, INTERRUPT, UNSERIALIZABLE = "failed", "interrupted", "unserializable"
 _CLASSES: dict[str, type[StepFailed]] = {INTERRUPT: StepInterrupted, UNSERIALIZABLE: ResultNotSerializable}
+
+
+class NoJsonForm(Exception):
+    """Names why a result cannot be stored."""
 
 
 def failure(error: BaseException, kind: str = FAILED) -> Outcome:
@@ -33,6 +39,23 @@ def _outcome(kind: str, name: str, message: str, trace: str = "") -> Outcome:
 
 INTERRUPTED = _outcome(INTERRUPT, "StepInterrupted", "it was started at most once, and its end was never recorded")
 CRASH_LOOP = _outcome(FAILED, "CrashLoop", f"it was started {MAX_STRIKES} times, and each time its process died")
+
+
+def returned(function: Function, value: object) -> Outcome:
+    """Return the outcome that records what a function returned, or that this cannot be stored."""
+    try:
+        encoded = function.codec.encode(value)
+        function.codec.decode(encoded)  # whoever asks for the result must be able to read it
+        return Outcome(True, encoded)
+    except NotSerializable as error:
+        return failure(NoJsonForm(f"function {function.id!r} returned {error}"), kind=UNSERIALIZABLE)
+
+
+def pause_s(function: Function, error: BaseException, attempts: int) -> float | None:
+    """Return how long a function waits after a failed attempt, or None when it is not tried again."""
+    if isinstance(error, DuplicateStepKey):
+        return None
+    return function.retry.after(error, attempts)
 
 
 def described(payload: bytes) -> dict[str, Any]:

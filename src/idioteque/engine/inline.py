@@ -30,6 +30,7 @@ from idioteque.engine.endings import (
 from idioteque.engine.failures import raised
 from idioteque.engine.history import History
 from idioteque.engine.outbox import Outbox
+from idioteque.engine.reporting import StepReport
 from idioteque.engine.step import MISSING, Prepare, Scope, Sleep, Step, Wait, current
 from idioteque.engine.waits import Watch
 from idioteque.errors import DuplicateStepKey, InvalidValue
@@ -60,6 +61,7 @@ class InlinePass:
         store: Store,
         clock: Clock,
         outbox: Outbox,
+        report: StepReport,
         *,
         target: Path = BODY,
         isolated: bool = False,
@@ -67,6 +69,7 @@ class InlinePass:
         self.lease = Lease(run_id, started.token, target)
         self.store = store
         self.clock = clock
+        self.report = report
         self.turn = asyncio.Lock() if started.strikes > 1 else None
         self.unfinished = dict(started.unfinished)
         self.postponed: dict[Path, Postponed] = {}

@@ -196,4 +196,4 @@ def _outgoing(envelope: RunEnvelope, delay_s: float, kind: str, *cause: str) -> 
             ("Upstash-Flow-Control-Value", envelope.flow[1]),
         ]
     )
-    return Outgoing(envelope.encode(), deduplication_id, delay_s, envelope.retries, headers)
+    return Outgoing(envelope.encode(), deduplication_id, delay_s, envelope.retries, headers, kind == "wake")

@@ -16,6 +16,7 @@ from idioteque.engine.waits import wake_watchers
 from idioteque.errors import EventRejected
 from idioteque.events import EventsSchema, type_of
 from idioteque.function import Function, run_id
+from idioteque.metrics import Metrics
 from idioteque.paths import Path
 from idioteque.store import Lease, Store
 
@@ -40,7 +41,10 @@ class Begin:
 class Starts:
     """Decides about the events that arrive at one mount. Every operation may be repeated by a redelivery."""
 
-    def __init__(self, functions: Mapping[str, Function], schema: EventsSchema, store: Store, outbox: Outbox) -> None:
+    def __init__(
+        self, functions: Mapping[str, Function], schema: EventsSchema, store: Store, outbox: Outbox, metrics: Metrics
+    ) -> None:
+        self._metrics = metrics
         self._functions = functions
         self._schema = schema
         self._store = store
@@ -57,7 +61,7 @@ class Starts:
         event = self._schema.decode(envelope.event)
         name = type_of(event) or type_of(json.loads(envelope.event)) or ""
         letter, woken, cancelled = await wake_watchers(
-            self._store, self._outbox, self._named(envelope, event), name, CANCEL
+            self._store, self._outbox, self._named(envelope, event), name, CANCEL, self._metrics
         )
         begins: list[Begin] = []
         notes = [f"woke {woken} runs"] if woken else []

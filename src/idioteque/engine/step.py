@@ -13,7 +13,8 @@ from idioteque.clock import Clock
 from idioteque.context import StepOptions
 from idioteque.durations import seconds
 from idioteque.engine.endings import PassOver, Postponed
-from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, UNSERIALIZABLE, failure
+from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, UNSERIALIZABLE, NoJsonForm, failure
+from idioteque.engine.reporting import StepReport
 from idioteque.errors import first_line
 from idioteque.paths import Path, path_text
 from idioteque.retry import Retry
@@ -34,6 +35,7 @@ class Pass(Protocol):
     lease: Lease
     store: Store
     clock: Clock
+    report: StepReport
     turn: asyncio.Lock | None
     """Held by the one step that may run, when they run one at a time and each start is recorded first."""
     unfinished: dict[Path, Unfinished]
@@ -194,7 +196,8 @@ class Step(Scope):
             return failure(NoJsonForm(f"{error}; it was not run"), kind=UNSERIALIZABLE)
         self.keys.clear()
         try:
-            value = await self._called()
+            with self.owner.report.calling(self.path, self._attempts + 1):
+                value = await self._called()
         except (Exception, SystemExit) as error:
             return await self._failed(error)
         except asyncio.CancelledError as error:
@@ -256,6 +259,8 @@ class Step(Scope):
     async def _commit(self, outcome: Outcome) -> Outcome | None:
         owner = self.owner
         answer = await owner.store.commit(owner.lease, self.path, outcome)
+        if isinstance(answer, Won):
+            owner.report.recorded(outcome.ok)
         if self.path == owner.lease.path and not isinstance(answer, Stale):
             owner.conclude(answer.wake)
             return None
@@ -341,7 +346,3 @@ def _nothing() -> None:
 
 class Begun:
     """The start of a step is on record."""
-
-
-class NoJsonForm(Exception):
-    """Names why a result cannot be stored."""

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from idioteque.dispatcher import EventEnvelope
 from idioteque.engine.outbox import Outbox
+from idioteque.metrics import Metrics
 from idioteque.paths import Path
 from idioteque.store import Lease, Letter, Lost, Outcome, Started, Store, Won
 
@@ -43,7 +44,7 @@ class Watch:
 
 
 async def wake_watchers(
-    store: Store, outbox: Outbox, envelope: EventEnvelope, type_name: str, cancel_key: str
+    store: Store, outbox: Outbox, envelope: EventEnvelope, type_name: str, cancel_key: str, metrics: Metrics
 ) -> tuple[Letter, int, int]:
     """Give an event to every run that waits for it; return it as it first came, and how many it woke and cancelled."""
     letter, watchers = await store.arrive(envelope.event_id, type_name, envelope.event)
@@ -54,7 +55,9 @@ async def wake_watchers(
         where = json.loads(watcher.where)
         if watcher.path[0] == cancel_key:
             if matches(letter.event, where):
-                await store.cancel(watcher.run_id)
+                if await store.cancel(watcher.run_id) == "cancelled":
+                    age_s = max(0, letter.accepted_at_ms - watcher.created_at_ms) / 1000
+                    metrics.run_ended(watcher.function_id, "cancelled", age_s)
                 await outbox.wake(watcher)
                 cancelled += 1
             continue

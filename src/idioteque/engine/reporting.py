@@ -1,0 +1,84 @@
+"""What a delivery tells of itself: its log lines carry the ids, its metrics the function, its spans both."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, MutableMapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from idioteque.clock import Clock
+from idioteque.dispatcher import RunEnvelope
+from idioteque.engine.answers import Delivery
+from idioteque.engine.endings import Ending, Faulted, LeaseLost, Raised
+from idioteque.metrics import Metrics
+from idioteque.paths import Path, path_text
+from idioteque.store import Started
+from idioteque.tracing import Mark, span
+
+
+class RunLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose every record carries the ids of its run, and what else is given."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        kwargs["extra"] = {**(self.extra or {}), **kwargs.get("extra", {})}
+        return msg, kwargs
+
+
+def fields_of(run_id: str, run: Started | RunEnvelope) -> dict[str, str]:
+    """Return what a log record carries of a run."""
+    return {"run_id": run_id, "event_id": run.event_id, "function_id": run.function_id}
+
+
+def run_logger(run_id: str, started: Started, delivery: Delivery) -> RunLogger:
+    """Return the logger of a run, below `idioteque` and named for its function."""
+    fields = {**fields_of(run_id, started), "message_id": delivery.message_id}
+    return RunLogger(logging.getLogger(f"idioteque.{started.function_id}"), fields)
+
+
+def run_span(run_id: str, started: Started) -> AbstractContextManager[Mark]:
+    """Return the span of one pass over a function."""
+    attributes = {"idioteque.run_id": run_id, "idioteque.event_id": started.event_id}
+    attributes |= {"idioteque.function_id": started.function_id}
+    return span(f"run {started.function_id}", "internal", {**attributes, "idioteque.pass": started.token})
+
+
+def tell_ending(mark: Mark, metrics: Metrics, function_id: str, ending: Ending) -> None:
+    """Say how a pass ended, if not well."""
+    if isinstance(ending, Raised | Faulted):
+        mark.fail(type(ending.error).__name__)
+    elif isinstance(ending, LeaseLost):
+        mark.fail("LeaseLost")
+        metrics.lease_lost(function_id)
+
+
+class StepReport:
+    """Tells of the steps of one pass."""
+
+    def __init__(self, run_id: str, function_id: str, metrics: Metrics, clock: Clock) -> None:
+        self._run_id = run_id
+        self._function_id = function_id
+        self._metrics = metrics
+        self._clock = clock
+
+    @contextmanager
+    def calling(self, path: Path, attempt: int) -> Generator[None]:
+        """Tell of one call of a step's callable, the block; one that is cut off with its pass does not count."""
+        key = path_text(path)
+        attributes: dict[str, str | int] = {
+            "idioteque.run_id": self._run_id,
+            "idioteque.step": key,
+            "idioteque.attempt": attempt,
+        }
+        begun_s = self._clock.monotonic_s()
+        with span(f"step {key}", "internal", attributes):
+            try:
+                yield
+            except Exception:
+                self._metrics.step_attempted(self._function_id, False, self._clock.monotonic_s() - begun_s)
+                raise
+        self._metrics.step_attempted(self._function_id, True, self._clock.monotonic_s() - begun_s)
+
+    def recorded(self, ok: bool) -> None:
+        """An outcome is on record."""
+        self._metrics.step_ended(self._function_id, ok)
