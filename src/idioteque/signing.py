@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hashlib
 import hmac
 import json
@@ -41,7 +42,7 @@ def sign(url: str, body: bytes, key: str, now_ms: int) -> str:
     issued_s = now_ms // 1000 - BACKDATED_S
     digest = base64.urlsafe_b64encode(hashlib.sha256(body).digest()).decode()
     claims = (
-        f'{{"iss":"Upstash","sub":{json.dumps(url)},"exp":{issued_s + LIFETIME_S},"nbf":0,'
+        f'{{"iss":"Upstash","sub":{_quoted(url)},"exp":{issued_s + LIFETIME_S},"nbf":0,'
         f'"iat":{issued_s},"jti":"jwt_{nonce()}","body":"{digest}"}}'
     )
     signed = _HEADER_DOT + base64.urlsafe_b64encode(claims.encode()).rstrip(b"=")
@@ -114,6 +115,11 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(pairs) != len({name for name, _ in pairs}):
         raise ValueError("duplicate names")
     return dict(pairs)
+
+
+@functools.lru_cache(maxsize=1024)
+def _quoted(url: str) -> str:
+    return json.dumps(url)
 
 
 def _mac(signed: bytes, key: str) -> bytes:

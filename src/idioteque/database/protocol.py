@@ -25,6 +25,9 @@ class Transaction(Protocol):
 
     Whoever has the row is waited for, and what a later statement reads is what that one left behind."""
 
+    writers_take_turns: bool
+    """Whether no other transaction writes between what this one reads and what it writes."""
+
     now_ms: int | None
     """The database's time when the transaction began, or None where that is the time of this host."""
 

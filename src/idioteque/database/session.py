@@ -70,6 +70,7 @@ class PostgresTransaction:
         self._connection = connection
         self._cursor = connection.cursor(binary=True)
         self.now_ms: int | None = now_ms
+        self.writers_take_turns = False
         self.lock_rows = "FOR UPDATE SKIP LOCKED" if can_lock else ""
         self.lock_row = "FOR UPDATE" if can_lock else ""
 

@@ -39,6 +39,7 @@ class SqliteTransaction:
 
     lock_rows = ""
     lock_row = ""
+    writers_take_turns = True
     now_ms: int | None = None
 
     def __init__(self, connection: Connection) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from idioteque import ledger, snapshots
 from idioteque.clock import Clock, SystemClock
-from idioteque.database import Database, SqlValue, Transaction
+from idioteque.database import Database, Row, SqlValue, Transaction
 from idioteque.ledger import SeatRow
 from idioteque.paths import BODY, Path, path_text
 from idioteque.store import (
@@ -205,15 +205,17 @@ class SqlStore(OldRuns):
         await self._database.write(lambda tx: tx.execute(UNWATCH, {"run_id": run_id, "path": path_text(path)}))
 
     async def arrive(self, event_id: str, type_name: str, event: bytes) -> tuple[Letter, Sequence[Watcher]]:
-        def operation(tx: Transaction) -> Letter:
+        def operation(tx: Transaction) -> tuple[Letter, list[Row] | None]:
             now_ms = self._now_ms(tx)
             tx.execute(POST, {"event_id": event_id, "type": type_name, "event": event, "now_ms": now_ms})
             tx.execute(FORGET, {"before_ms": now_ms - MAILBOX_MS, "event_id": event_id})
-            return Letter(*tx.execute(LETTER, {"event_id": event_id})[0])
+            letter = Letter(*tx.execute(LETTER, {"event_id": event_id})[0])
+            return letter, tx.execute(WATCHERS, {"type": type_name}) if tx.writers_take_turns else None
 
-        letter = await self._database.write(operation)
-        # Looked for once the event can be seen, so that of a wait and an event at one moment one finds the other.
-        rows = await self._database.read(lambda tx: tx.execute(WATCHERS, {"type": type_name}))
+        letter, rows = await self._database.write(operation)
+        if rows is None:
+            # Once the event can be seen by others, so that of a wait and an event at one moment one finds the other.
+            rows = await self._database.read(lambda tx: tx.execute(WATCHERS, {"type": type_name}))
         return letter, [watcher_of(row) for row in rows]
 
     async def letters(self, types: Sequence[str], since_ms: int) -> Sequence[Letter]:
