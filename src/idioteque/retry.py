@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -52,13 +53,15 @@ class Retry:
     ) -> float | None:
         """Return the pause before the next attempt once `attempts` have failed, or None when there is none.
 
-        `NonRetryableError` and the recorded failure of another step end it at once; `RetryAfter` sets the pause.
+        `NonRetryableError` and the recorded failure of another step end it at once; `RetryAfter` sets the pause. A
+        `CancelledError` that comes out though nobody cancelled the step counts as an `Exception`.
         """
         if attempts >= self.max_attempts or isinstance(error, NonRetryableError | StepFailed):
             return None
         if isinstance(error, RetryAfter):
             return min(max(0.0, error.seconds), DELAY_MAX_S)
-        if not isinstance(error, self.retry_on):
+        is_leak = isinstance(error, asyncio.CancelledError) and Exception in self.retry_on
+        if not (is_leak or isinstance(error, self.retry_on)):
             return None
         return min(self.max_delay_s, move(self.delay_s(attempts), self.jitter))
 

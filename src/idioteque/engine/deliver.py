@@ -84,6 +84,7 @@ class Engine:
         self._leases = Leases(store, clock)
         self._retention = Retention(store, clock, retention_s)
         self._claims = Claims(store)
+        self._ending: set[asyncio.Future[None]] = set()
 
     async def deliver(self, envelope: Envelope, delivery: Delivery) -> Answer:
         """Do all that a message asks for, and say whether it may be acknowledged; infrastructure's failures are 503."""
@@ -207,10 +208,13 @@ class Engine:
         try:
             ending = await self._run(one, function, event, started, delivery)
         except asyncio.CancelledError:
-            await asyncio.shield(self._hand_back(lease))
+            ended = asyncio.ensure_future(self._let_go(one))
+            self._ending.add(ended)
+            ended.add_done_callback(self._ending.discard)
+            if not one.has_threads:
+                await asyncio.shield(ended)
             raise
-        finally:
-            self._leases.drop(lease)
+        self._leases.drop(lease)
         self._claims.learn(run, started, one.recorded)
         answer = await self._conclude(function, _inherited(envelope, started), started, lease, ending)
         if isinstance(answer, RunEnvelope):
@@ -365,6 +369,14 @@ class Engine:
         return Answer(
             200, f"attempt {released.attempts} failed: {type(error).__name__}; tried again in {pause_ms / 1000:g} s"
         )
+
+    async def _let_go(self, one: InlinePass) -> None:
+        """Hand the lease of a cancelled delivery back, once no thread of a plain step is at work under it."""
+        try:
+            await one.threads_ended()
+        finally:
+            self._leases.drop(one.lease)
+        await self._hand_back(one.lease)
 
     async def _hand_back(self, lease: Lease) -> None:
         try:

@@ -8,6 +8,7 @@ each make something else of it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -42,6 +43,8 @@ from idioteque.values import NotSerializable, codec_of
 
 IDLE_TURNS = 20  # how many layers of `gather` and task groups a result may have to rise through
 CLEANUP_S = 5.0
+REFUSALS_MAX = 100
+"""Code that catches each refusal and asks again is left waiting then, since it would never let go of the loop."""
 
 _log = logging.getLogger("idioteque")
 
@@ -94,6 +97,8 @@ class InlinePass:
         """What was recorded in this pass, as far as the store told its place in the history."""
         self._is_lost = False
         self._is_ended = False
+        self._refusals = 0
+        self._threads: set[object] = set()
         self._fault: BaseException | None = None
         self._misuse: DuplicateStepKey | None = None
         self.is_over = False
@@ -108,9 +113,11 @@ class InlinePass:
             while not task.done():
                 await self._changed.wait()
                 self._changed.clear()
+                if self.is_stopping and not self._active:
+                    break
                 if not self._is_idle():
                     continue
-                if await self._stays_idle(task) and (self.is_stopping or not self._history.skip()):
+                if await self._stays_idle(task) and not self._history.skip():
                     break
                 self._changed.set()  # whatever moved, or was given its turn, may rest again without another word
             self._is_ended = True
@@ -141,6 +148,8 @@ class InlinePass:
             return self._concluded
         if not self._target_met:
             return Missing()
+        if self._misuse is not None and self._refusals > REFUSALS_MAX:
+            return Raised(self._misuse)
         if not task.done() or self.lease.path != BODY:
             return Suspended(tuple(self.postponed.values()), self._scheduled, self.awaits)
         if self._misuse is not None:
@@ -149,6 +158,32 @@ class InlinePass:
             return Raised(asyncio.CancelledError("the function cancelled itself"))
         error = task.exception()
         return Returned(task.result()) if error is None else Raised(error)
+
+    def in_thread(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a plain callable that is known to be at work until its thread ends, whether it is awaited or not."""
+        loop, thread = asyncio.get_running_loop(), object()
+
+        def called(*args: Any, **kwargs: Any) -> Any:
+            self._threads.add(thread)
+            try:
+                return call(*args, **kwargs)
+            finally:
+                self._threads.discard(thread)
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(self._changed.set)
+
+        return called
+
+    @property
+    def has_threads(self) -> bool:
+        """Whether a plain callable is at work, perhaps in vain."""
+        return bool(self._threads)
+
+    async def threads_ended(self) -> None:
+        """Return once no plain callable is at work."""
+        while self._threads:
+            self._changed.clear()
+            await self._changed.wait()
 
     async def _clean_up(self, task: asyncio.Future[object]) -> None:
         """Cancel what is parked; code that will not end is left behind after a while, since it can do no more harm."""
@@ -169,15 +204,15 @@ class InlinePass:
     async def execute(
         self, key: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: StepOptions
     ) -> Any:
-        if self.is_over:
-            raise PassOver("this pass over the function has ended")
+        if self._refusals > REFUSALS_MAX:
+            await self._park()
         step = Step(self, self._register(key), call, args, kwargs, options)
         outcome = await self._outcome(step)
         return await self._opened(step.path, outcome, call) if step.decoded is MISSING else step.decoded
 
     async def sleep(self, key: str, due_at_ms: int) -> None:
-        if self.is_over:
-            raise PassOver("this pass over the function has ended")
+        if self._refusals > REFUSALS_MAX:
+            await self._park()
         await self._outcome(Sleep(self, self._register(key), due_at_ms))
 
     async def wait(self, key: str, types: Sequence[str], where: Mapping[str, object], until_ms: int) -> bytes | None:
@@ -196,8 +231,8 @@ class InlinePass:
         return result
 
     async def _awaited(self, key: str, until_ms: int, waits_for: str, prepare: Prepare) -> bytes | None:
-        if self.is_over:
-            raise PassOver("this pass over the function has ended")
+        if self._refusals > REFUSALS_MAX:
+            await self._park()
         step = Wait(self, self._register(key), until_ms, waits_for, prepare)
         outcome = await self._outcome(step)
         if not outcome.ok:
@@ -249,12 +284,14 @@ class InlinePass:
     def _register(self, key: str) -> Path:
         scope = self._scope()
         if self.is_over or scope.is_closed:
+            self._refusals += 1
             raise PassOver(f"step {key!r} came too late: what it belongs to has ended")
         self._moves += 1
         checked_key(key)
         if len(scope.path) >= PATH_DEPTH_MAX:
             raise InvalidValue(f"steps are nested {PATH_DEPTH_MAX} deep at most, at {path_text(scope.path)!r}")
         if not scope.add(key):
+            self._refusals += 1
             self._misuse = self._misuse or DuplicateStepKey(self._function_id, path_text((*scope.path, key)))
             raise self._misuse
         return (*scope.path, key)

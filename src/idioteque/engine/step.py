@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
-from idioteque.bridge import call_anywhere
+from idioteque.bridge import call_anywhere, is_async
 from idioteque.clock import Clock
 from idioteque.context import StepOptions
 from idioteque.durations import seconds
@@ -50,6 +50,7 @@ class Pass(Protocol):
     @property
     def is_misused(self) -> bool: ...
 
+    def in_thread(self, call: Callable[..., Any]) -> Callable[..., Any]: ...
     def lose(self) -> None: ...
     def conclude(self, wake: int) -> None: ...
     def fault(self, error: BaseException) -> None: ...
@@ -216,13 +217,14 @@ class Step(Scope):
 
     async def _called(self) -> Any:
         token = current.set(self)
+        call = self._call if is_async(self._call) else self.owner.in_thread(self._call)
         try:
             if self._timeout_s is None:
-                return await call_anywhere(self._call, self._args, self._kwargs)
+                return await call_anywhere(call, self._args, self._kwargs)
             deadline = asyncio.timeout(self._timeout_s)
             try:
                 async with deadline:
-                    return await call_anywhere(self._call, self._args, self._kwargs)
+                    return await call_anywhere(call, self._args, self._kwargs)
             except TimeoutError as error:
                 if deadline.expired() and not error.args:
                     raise TimeoutError(f"no result within {self._timeout_s:g} s, its timeout") from None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from idioteque.database import Database, Transaction, check_database, migrate, open_database
-from idioteque.errors import ConfigurationError
+from idioteque.errors import CommitUnknown, ConfigurationError
 
 MIGRATIONS = "idioteque.stores.migrations"
 
@@ -29,7 +29,12 @@ class OpenedDatabase:
             check_database(self._url)
 
     async def write(self, operation: Callable[[Transaction], T]) -> T:
-        return await (await self._ready()).write(operation)
+        """Run an operation; once more when nobody knows whether it was done, since each may be repeated."""
+        database = await self._ready()
+        try:
+            return await database.write(operation)
+        except CommitUnknown:
+            return await database.write(operation)
 
     async def read(self, operation: Callable[[Transaction], T]) -> T:
         return await (await self._ready()).read(operation)

@@ -258,15 +258,17 @@ async def test_an_isolated_step_that_kills_its_process_ends_by_itself(rig: Rig) 
 
 async def test_a_step_that_disappeared_in_a_deploy_is_loud_and_the_run_goes_on_after_a_fix(rig: Rig) -> None:
     has_step = True
+    seen = asyncio.Event()
+
+    async def slow(name: str) -> str:
+        if name != "b":
+            await seen.wait()  # else the function could end without `b`
+        return str(await rig.effect(name))
 
     @rig.worker.function("f", on="order")
     async def f(event: Order, ctx: Context) -> list[str]:
-        names = ["a", "b"] if has_step else ["a"]
-        return list(
-            await asyncio.gather(
-                *(ctx.execute(name, rig.effect, name) for name in names), ctx.execute("c", rig.effect, "c")
-            )
-        )
+        names = ["a", "b", "c"] if has_step else ["a", "c"]
+        return list(await asyncio.gather(*(ctx.execute(name, slow, name) for name in names)))
 
     engine = rig.mount().engine
     event = EventEnvelope("evt-1", Order().model_dump_json().encode())
@@ -282,6 +284,7 @@ async def test_a_step_that_disappeared_in_a_deploy_is_loud_and_the_run_goes_on_a
     assert why.cause == "missing_step"
 
     has_step = True
+    seen.set()
     await rig.finish()
     run = await rig.worker.runs.get(f.run_id("evt-1"))
     assert run is not None
