@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-pytest_plugins = ["tests.services"]
+pytest_plugins = ["tests.services", "tests.redis_server"]
 
 
 @pytest.fixture(autouse=True)

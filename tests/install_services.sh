@@ -9,12 +9,20 @@ has_postgres() {
             /opt/homebrew/opt/postgresql*/bin/initdb /usr/local/opt/postgresql*/bin/initdb 2>/dev/null | grep -q .
 }
 
-has_postgres && exit 0
+has_redis() {
+    [ -n "${IDIOTEQUE_TEST_REDIS:-}" ] || command -v redis-server >/dev/null 2>&1
+}
+
+missing=""
+has_postgres || missing="postgresql"
+has_redis || missing="$missing redis-server"
+[ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
-    echo "The tests need PostgreSQL: install it, or set IDIOTEQUE_TEST_POSTGRES to the URL of a server." >&2
+    echo "The tests need servers: install $missing, or set IDIOTEQUE_TEST_POSTGRES or IDIOTEQUE_TEST_REDIS to a URL." >&2
     exit 0
 fi
-echo "Installing PostgreSQL for the tests" >&2
+echo "Installing for the tests: $missing" >&2
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
-apt-get install -y -qq --no-install-recommends postgresql >/dev/null
+# shellcheck disable=SC2086
+apt-get install -y -qq --no-install-recommends $missing >/dev/null

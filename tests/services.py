@@ -96,7 +96,7 @@ class PrivatePostgres(PostgresServer):
             *(postgres_binary("initdb"), "--pgdata", str(folder / "data"), "--no-sync", "--username", "tester"),
             *("--pwfile", str(secret), "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C"),
         ], folder)  # fmt: skip
-        port = _free_port()
+        port = free_port()
         url = f"postgresql://tester:{QUOTED}@127.0.0.1:{port}/postgres"
         server = cls(url, folder, port, {**SETTINGS, **settings})
         server.start()
@@ -203,7 +203,7 @@ def _run(command: list[str], folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

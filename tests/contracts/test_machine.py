@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
+from random import Random
 from typing import Any, TypeVar
 
-from hypothesis import settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from idioteque.database import open_database
 from idioteque.store import (
@@ -27,13 +29,16 @@ from idioteque.store import (
     Stale,
     Started,
     Store,
+    Trouble,
     Unknown,
     Waiting,
     Won,
 )
 from idioteque.stores import MemoryStore, SqlStore
+from idioteque.stores.redis import RedisStore
 from idioteque.testing import ManualClock
 from tests.contracts.model import LEASE_MS, ModelRun
+from tests.redis_server import RedisServer
 
 T = TypeVar("T")
 
@@ -210,3 +215,89 @@ TestMemoryMachine = MemoryMachine.TestCase
 TestMemoryMachine.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
 TestSqliteMachine = SqliteMachine.TestCase
 TestSqliteMachine.settings = settings(max_examples=80, stateful_step_count=60, deadline=None)
+
+
+def test_redis_machine(redis_server: RedisServer) -> None:
+    class RedisMachine(StoreMachine):
+        def make(self, clock: ManualClock) -> Store:
+            return RedisStore(redis_server.room(), clock)
+
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        RedisMachine, settings=settings(max_examples=40, stateful_step_count=50, deadline=None)
+    )
+
+
+# ---- the rules are written twice, in ledger.py and in Lua: side by side, every answer and every record is the same
+
+
+class Pair:
+    """Asks two stores the same and lets nobody see a difference."""
+
+    def __init__(self, one: Store, other: Store) -> None:
+        self._stores = one, other
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("_"):
+            return super().__getattribute__(name)
+
+        async def both(*args: Any, **kwargs: Any) -> Any:
+            first, second = [await getattr(store, name)(*args, **kwargs) for store in self._stores]
+            assert first == second, (name, args)
+            return first
+
+        return both
+
+
+STEPS: list[tuple[str, ...]] = [("a",), ("a", "b"), ("b",)]
+KINDS: list[ReleaseKind] = ["suspended", "failed", "shutdown"]
+
+
+@given(chance=st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_redis_and_memory_never_differ(redis_server: RedisServer, chance: Random) -> None:
+    asyncio.run(differ(redis_server, chance))
+
+
+async def differ(redis_server: RedisServer, chance: Random) -> None:
+    clock = ManualClock()
+    store = Pair(MemoryStore(clock), RedisStore(redis_server.room(), clock))
+    for n in range(60):
+        run, path, seat = chance.choice(["run_a", "run_b"]), chance.choice(STEPS), chance.choice([(), *STEPS[:2]])
+        lease = Lease(run, chance.randint(0, 6), seat)
+        outcome = Outcome(chance.random() < 0.7, b"1")
+        due_at_ms = clock.now_ms() + chance.choice([0, 1, 5000])
+        match chance.randrange(16):
+            case 0 | 1 | 2 | 3:
+                place = chance.choice([(), (), path])
+                request = Claim(run, f"o{n}", f"m{chance.randint(1, 2)}", chance.randint(0, 2), LEASE_MS)
+                new = NewRun("evt", "f", b"{}") if place == () else None
+                await store.claim(replace(request, path=place, new=new, at_most_once=chance.random() < 0.2))
+            case 4 | 5:
+                await store.commit(lease, chance.choice([path, seat]) or path, outcome)
+            case 6:
+                await store.commit(lease, (), outcome)
+            case 7:
+                await store.begin(lease, path, at_most_once=chance.random() < 0.3)
+            case 8:
+                await store.fail(lease, path, chance.randint(1, 3), due_at_ms, "Error: no")
+            case 9:
+                await store.release(lease, chance.choice(KINDS), due_at_ms=due_at_ms, error="no")
+            case 10:
+                await store.schedule(lease, path, due_at_ms, chance.choice([None, "an event"]))
+                await store.watch(lease, path, ["paid"], b"{}")
+            case 11:
+                await store.renew([lease, replace(lease, path=())], LEASE_MS)
+            case 12:
+                await store.sent(lease, [path])
+                await store.trouble(run, Trouble("missing_step", "x"))
+            case 13:
+                await store.take(run, path, f"evt_{chance.randint(1, 3)}", outcome)
+            case 14:
+                await chance.choice([store.cancel, store.reopen])(run)
+            case _:
+                await clock.advance(chance.choice([0.001, 1.501, 10]))
+        await store.get(run)
+        await store.list(status=chance.choice([None, "running", "waiting", "failed", "cancelled"]))
+        by_memory, by_redis = [await one.arrive(f"evt_{n}", "paid", b"{}") for one in store._stores]
+        assert sorted(by_memory[1], key=repr) == sorted(by_redis[1], key=repr)
+    await store.close()

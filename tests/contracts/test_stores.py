@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 
 from idioteque.store import Store
 from idioteque.stores import MemoryStore, SqlStore
+from idioteque.stores.redis import RedisStore
 from idioteque.testing import ManualClock
 from idioteque.testing.contracts import StoreContract
 from idioteque.testing.upkeep import UpkeepContract
@@ -44,10 +45,18 @@ class TestPostgresStore(StoreContract, UpkeepContract):
         await asyncio.gather(*(store.close() for store in nodes.stores))
 
 
+class TestRedisStore(StoreContract):
+    @pytest.fixture
+    async def store(self, clock: ManualClock, redis_url: str) -> AsyncIterator[Store]:
+        nodes = Nodes([RedisStore(redis_url, clock) for _ in range(2)])
+        yield nodes
+        await asyncio.gather(*(store.close() for store in nodes.stores))
+
+
 class Nodes:
     """The stores of several workers, of which each call takes the next one."""
 
-    def __init__(self, stores: list[SqlStore]) -> None:
+    def __init__(self, stores: Sequence[Store]) -> None:
         self.stores = stores
         self._next = itertools.cycle(stores)
 

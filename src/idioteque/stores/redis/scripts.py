@@ -1,0 +1,49 @@
+"""The Lua of the run store: one script for each operation, each on one key, or on keys that lie in one slot."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+
+from idioteque.store import MAX_STRIKES, TAKEOVER_AFTER_MS
+
+ON_A_RUN = ("rows", "rules")
+ON_THE_INDEX = ("index",)
+ON_THE_MAILBOX = ("mailbox",)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script as it is sent: its whole text, and the SHA-1 by which a server that knows it is asked to run it."""
+
+    name: str
+    text: str
+    sha: str
+
+
+def _script(name: str, *before: str) -> Script:
+    folder = resources.files("idioteque.stores.redis") / "lua"
+    text = "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in (*before, name))
+    text = text.replace("{max_strikes}", str(MAX_STRIKES)).replace("{takeover_after_ms}", str(TAKEOVER_AFTER_MS))
+    return Script(name, text, hashlib.sha1(text.encode()).hexdigest())  # noqa: S324 - it is what the server computes
+
+
+class Scripts:
+    """Every script, read once for each store."""
+
+    def __init__(self) -> None:
+        self.claim, self.commit, self.begin, self.fail, self.schedule, self.sent = (
+            _script(name, *ON_A_RUN) for name in ("claim", "commit", "begin", "fail", "schedule", "sent")
+        )
+        self.take, self.release, self.renew, self.watch = (
+            _script(name, *ON_A_RUN) for name in ("take", "release", "renew", "watch")
+        )
+        self.trouble, self.cancel, self.reopen = (_script(name, *ON_A_RUN) for name in ("trouble", "cancel", "reopen"))
+        self.enter, self.place, self.forget, self.page = (
+            _script(name, *ON_THE_INDEX) for name in ("enter", "place", "forget", "page")
+        )
+        self.arrive, self.letters, self.register, self.unwatch = (
+            _script(name, *ON_THE_MAILBOX) for name in ("arrive", "letters", "register", "unwatch")
+        )
+        self.keep_event, self.occupy, self.latest = (_script(name) for name in ("keep_event", "occupy", "latest"))

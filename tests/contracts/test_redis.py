@@ -1,0 +1,193 @@
+"""Redis that fails, forgets its scripts, is set up wrongly, and serves several workers."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import sys
+
+import pytest
+
+from idioteque.clock import SystemClock
+from idioteque.errors import ConfigurationError, DatabaseError, DatabaseFull, MissingExtra
+from idioteque.paths import BODY
+from idioteque.store import Busy, Lease, Lost, Outcome, Stale, Started, Won
+from idioteque.stores import open_store
+from idioteque.stores.redis import RedisStore
+from idioteque.stores.redis import server as under
+from idioteque.testing.leases import FAILURE, LEASE_MS, OK, RUN, STEP, claim, held, recorded, started
+from tests.contracts.test_postgres_nodes import Skewed
+from tests.redis_server import PrivateRedis, RedisServer
+from tests.services import free_port
+
+WRITERS = 8
+COMMITS = 40
+
+
+async def test_what_was_answered_survives_the_kill_of_the_server(private_redis: PrivateRedis) -> None:
+    store = RedisStore(private_redis.room())
+    lease = await held(store, "a")
+    answered: set[int] = set()
+    enough, is_over = asyncio.Event(), asyncio.Event()
+
+    async def write(numbers: range) -> None:
+        for n in numbers:
+            if is_over.is_set():
+                return
+            try:
+                answer = await store.commit(lease, (f"{n}",), Outcome(True, b"%d" % n))
+            except DatabaseError:
+                return
+            assert isinstance(answer, Won | Lost)
+            answered.add(n)
+            if len(answered) >= COMMITS:
+                enough.set()
+
+    writers = [asyncio.create_task(write(range(n, 100_000, WRITERS))) for n in range(WRITERS)]
+    await asyncio.wait_for(enough.wait(), 60)
+    private_redis.kill()
+    is_over.set()
+    await asyncio.to_thread(private_redis.start)
+    await asyncio.gather(*writers)
+    stored = {step.path[0]: step.outcome for step in (await recorded(store)).steps}
+    assert len(answered) >= COMMITS
+    assert {str(n) for n in answered} <= set(stored)
+    assert all(stored[str(n)] == Outcome(True, b"%d" % n) for n in answered)
+    await store.close()
+
+
+async def test_an_operation_waits_for_a_server_that_comes_back(private_redis: PrivateRedis) -> None:
+    store = RedisStore(private_redis.room())
+    lease = await held(store, "a")
+    private_redis.kill()
+    committing = asyncio.create_task(store.commit(lease, STEP, OK))
+    await asyncio.to_thread(private_redis.start)
+    assert await committing in (Won(held=True), Lost(OK, held=True))
+    await store.close()
+
+
+async def test_a_server_that_stays_away_is_an_error_of_the_store(
+    unused_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(under, "RECONNECT_S", 0.2)
+    store = RedisStore(f"redis://127.0.0.1:{unused_port}/0")
+    with pytest.raises(DatabaseError, match=f"127.0.0.1:{unused_port}"):
+        await store.claim(claim("a"))
+    await store.close()
+
+
+async def test_scripts_that_the_server_has_forgotten_are_sent_again(private_redis: PrivateRedis) -> None:
+    store = RedisStore(private_redis.room())
+    lease = await held(store, "a")
+    private_redis.execute("SCRIPT", "FLUSH")
+    assert await store.commit(lease, STEP, OK) == Won(held=True)
+    assert started(await store.claim(claim("a"))).outcomes[0].path == STEP
+    await store.close()
+
+
+async def test_a_server_that_may_throw_runs_away_is_refused(private_redis: PrivateRedis) -> None:
+    private_redis.execute("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    store = RedisStore(private_redis.room())
+    with pytest.raises(ConfigurationError, match=r"allkeys-lru.*noeviction"):
+        await store.claim(claim("a"))
+    private_redis.execute("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    assert isinstance(await store.claim(claim("a")), Started), "mended, and asked again"
+    await store.close()
+
+
+async def test_a_server_without_memory_is_full_and_keeps_what_it_has(private_redis: PrivateRedis) -> None:
+    store = RedisStore(private_redis.room())
+    lease = await held(store, "a")
+    private_redis.execute("CONFIG", "SET", "maxmemory", "1")
+    with pytest.raises(DatabaseFull):
+        await store.commit(lease, STEP, OK)
+    private_redis.execute("CONFIG", "SET", "maxmemory", "0")
+    assert await store.commit(lease, STEP, OK) == Won(held=True)
+    await store.close()
+
+
+async def test_a_replica_is_not_written_to(private_redis: PrivateRedis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(under, "RECONNECT_S", 0.2)
+    store = RedisStore(private_redis.room())
+    lease = await held(store, "a")
+    private_redis.execute("CONFIG", "SET", "replica-serve-stale-data", "yes")
+    private_redis.execute("REPLICAOF", "127.0.0.1", "1")
+    with pytest.raises(DatabaseError):
+        await store.commit(lease, STEP, OK)
+    private_redis.execute("REPLICAOF", "NO", "ONE")
+    assert await store.commit(lease, STEP, OK) == Won(held=True)
+    await store.close()
+
+
+async def test_only_a_run_that_has_ended_is_forgotten_and_then_its_traces_too(redis_server: RedisServer) -> None:
+    url = f"redis://{redis_server.url.removeprefix('redis://')}?prefix={redis_server.prefix()}&retention=1s"
+    store, prefix = RedisStore(url), url.partition("prefix=")[2].partition("&")[0]
+    open_run, ended = await held(store, "a"), await held(store, "b", run="run_2")
+    await store.commit(ended, BODY, OK)
+    assert redis_server.execute("PTTL", f"{prefix}:{{{RUN}}}") == -1
+    deadline_s = SystemClock().monotonic_s() + 30
+    while await store.get("run_2") is not None:
+        assert SystemClock().monotonic_s() < deadline_s
+    assert [run.run_id for run in await store.list()] == [RUN]
+    assert await store.commit(open_run, BODY, FAILURE) == Won(held=False)
+    assert await store.reopen(RUN) == 1
+    assert redis_server.execute("PTTL", f"{prefix}:{{{RUN}}}") == -1, "it goes on: it is kept"
+    await store.close()
+
+
+async def test_the_keys_of_a_script_lie_in_one_slot_of_a_cluster() -> None:
+    server = PrivateRedis.create(cluster_enabled="yes", cluster_port=str(free_port()))
+    try:
+        server.execute("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        store = RedisStore(server.room())
+        lease = await held(store, "a")
+        await store.watch(lease, STEP, ["paid"], b"{}")
+        assert len((await store.arrive("evt_9", "paid", b"{}"))[1]) == 1
+        assert await store.occupy("a {name} }", RUN, until_end=True) == RUN
+        assert await store.commit(lease, BODY, OK) == Won(held=False)
+        assert [run.status for run in await store.list(status="completed")] == ["completed"]
+        await store.close()
+    finally:
+        server.remove()
+
+
+async def test_workers_whose_clocks_disagree_agree_on_leases(redis_url: str) -> None:
+    early, late = RedisStore(redis_url, Skewed(-3_600_000)), RedisStore(redis_url, Skewed(3_600_000))
+    lease = await held(early, "a")
+    busy = await late.claim(claim("b", message="msg_2"))
+    assert isinstance(busy, Busy)
+    assert 0 < busy.remaining_ms <= LEASE_MS
+    assert list(await early.renew([lease], LEASE_MS)) == [True]
+    await asyncio.gather(early.close(), late.close())
+
+
+async def test_a_death_between_the_end_and_the_index_is_mended_by_who_asks_again(redis_url: str) -> None:
+    store = RedisStore(redis_url)
+    lease = await held(store, "a")
+    await store._server.run(store._scripts.commit, store._index.key_of(RUN), "", 60_000, "", lease.token, "", 0, b"no")
+    assert [run.status for run in await store.list()] == ["failed"]
+    assert await store.list(status="running") == []
+    assert [run.run_id for run in await store.list(status="failed")] == [RUN]
+    assert await store.commit(Lease(RUN, lease.token), BODY, FAILURE) != Stale()
+    await store.close()
+
+
+@pytest.mark.parametrize("query", ["redis_wait_aof=2", "retention=never", "retention=0s", "prefix=", "prefix={a}"])
+def test_a_url_that_asks_in_vain_is_refused(query: str) -> None:
+    with pytest.raises(ConfigurationError):
+        open_store(f"redis://127.0.0.1:6379/0?{query}")
+
+
+def test_a_missing_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "redis" or ".stores.redis" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    real = builtins.__import__
+
+    def missing(name: str, *args: object, **kwargs: object) -> object:
+        if name.partition(".")[0] == "redis":
+            raise ModuleNotFoundError(name)
+        return real(name, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(MissingExtra, match=r"idioteque\[redis\]"):
+        open_store("rediss://127.0.0.1:6379/0")
