@@ -30,7 +30,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One row of the table. `figure` is `WORK.NAME`; `digits` None shows no number below one."""
+    """One row of the table. `figure` is `WORK.NAME`;"""
 
     figure: str
     label: str
@@ -130,12 +130,12 @@ MEASURES = (
     Measure("W4.seconds_3000", "W4 3,000 steps in a row, s"),
     Measure("W4.ms_a_step", "W4 ms a step, the longest row", target=Target(0.3, is_least=False)),
     Measure("W4.growth", "W4 a step at 1,000 over one at 100", target=Target(2, is_least=False)),
-    Measure("W4.isolated_100", "W4 isolated, 100 steps, s"),
-    Measure("W4.isolated_300", "W4 isolated, 300 steps, s"),
-    Measure("W4.isolated_1000", "W4 isolated, 1,000 steps, s"),
-    Measure("W4.isolated_3000", "W4 isolated, 3,000 steps, s"),
-    Measure("W4.isolated_growth", "W4 isolated, a step at 1,000 over one at 100", target=Target(2, is_least=False)),
-    Measure("W4.isolated_extra", "W4 isolated, messages beyond one a step, most", target=Target(2, is_least=False)),
+    Measure("W4-isolated.seconds_100", "W4-isolated, 100 steps, s"),
+    Measure("W4-isolated.seconds_300", "W4-isolated, 300 steps, s"),
+    Measure("W4-isolated.seconds_1000", "W4-isolated, 1,000 steps, s"),
+    Measure("W4-isolated.seconds_3000", "W4-isolated, 3,000 steps, s"),
+    Measure("W4-isolated.growth", "W4-isolated, a step at 1,000 over one at 100", target=Target(2, is_least=False)),
+    Measure("W4-isolated.extra", "W4-isolated, messages beyond one a step, most", target=Target(2, is_least=False)),
     Measure("W5.done", "W5 runs that were finished, of all", True, Target(1)),
     Measure("W5.seconds", "W5 all done, s after the restart", target=Target(2, is_least=False)),
     Measure("W5.again", "W5 step bodies that were run again"),

@@ -22,7 +22,7 @@ from bench.sites.ours import Ours
 from bench.sites.server_alone import ServerAlone
 from bench.sites.site import running
 from bench.wire import Client
-from bench.works import Sizes, d1, w4
+from bench.works import Sizes, d1, w4, w4_isolated
 
 PART_S = 500.0
 PAGE_ROWS = 100
@@ -47,15 +47,15 @@ class _Growing:
     async def rows(self) -> None:
         """Look at ever longer rows of steps, in one delivery and each in its own."""
         async with self._ours("rows") as site:
-            figures = await w4(site, self.sizes)
+            inline, isolated = await w4(site, self.sizes), await w4_isolated(site, self.sizes)
         rows = self.sizes.rows
         series = tuple(
-            Series(label, tuple((steps, figures[f"{name}_{steps}"]) for steps in rows))
-            for label, name in (("inline", "seconds"), ("isolated", "isolated"))
+            Series(label, tuple((steps, figures[f"seconds_{steps}"]) for steps in rows))
+            for label, figures in (("inline", inline), ("isolated", isolated))
         )
         self.growth.charts.append(Chart("rows", "W4: steps in a row", "steps", "seconds", series))
         long = rows[-1]
-        inline_ms, isolated_ms = (figures[f"{name}_{long}"] * 1000 / long for name in ("seconds", "isolated"))
+        inline_ms, isolated_ms = (figures[f"seconds_{long}"] * 1000 / long for figures in (inline, isolated))
         self.growth.sentences.append(
             f"In a row of {long:,}, a step takes {number(inline_ms)} ms inline and {number(isolated_ms)} ms isolated."
         )

@@ -36,7 +36,7 @@ def serve_command(port: int, folder: Path) -> list[str]:
 
 class Ours(Site):
     name: ClassVar[str] = OURS
-    works: ClassVar[frozenset[str]] = frozenset({"W1", "W1-lat", "W2", "W3", "W4", "W5"})
+    works: ClassVar[frozenset[str]] = frozenset({"W1", "W1-lat", "W2", "W3", "W4", "W4-isolated", "W5"})
     settings: ClassVar[str] = (
         "server, worker (the mount as plain ASGI on one uvicorn process) and producer; both halves on SQLite in WAL"
         " mode with `synchronous=FULL`"
