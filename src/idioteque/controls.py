@@ -69,6 +69,24 @@ class Controls:
         if len(set(limits)) > 1:
             raise ConfigurationError("concurrency= and rate= of one function must have the same key")
 
+    def check_fields(self, function_id: str, classes: Sequence[type[BaseModel]]) -> None:
+        """Raise `ConfigurationError` for a field named here that some event which starts the function cannot have."""
+        keys = {
+            "singleton": self.singleton,
+            "idempotency": self.idempotency,
+            "concurrency": self.concurrency and self.concurrency.key,
+            "rate": self.rate and self.rate.key,
+        }
+        named = [(option, key) for option, key in keys.items() if isinstance(key, str)]
+        named += [("cancel_on", ours) for _, fields in self.cancel_on for ours in fields.values()]
+        for option, name in named:
+            for event_class in classes:
+                if lacks_field(event_class, name):
+                    raise ConfigurationError(
+                        f"function {function_id!r}: {option}= names {name!r}, which is no field of "
+                        f"{event_class.__name__}; it has {', '.join(sorted(event_class.model_fields))}"
+                    )
+
     def flow(self, function_id: str, event: object) -> tuple[str, str] | None:
         """Return the flow-control key and value that messages of a run carry, or None without limits."""
         if self.concurrency is None and self.rate is None:
@@ -95,6 +113,10 @@ def controls(
     cancel_on: CancelOn = (),
 ) -> Controls:
     """Check a function's options; raise `InvalidValue` or `ConfigurationError`."""
+    for event_class, fields in cancel_on:
+        for theirs in fields:
+            if lacks_field(event_class, theirs):
+                raise ConfigurationError(f"cancel_on= names {theirs!r}, which is no field of {event_class.__name__}")
     return Controls(
         timeout_s=None if timeout is None else seconds(timeout, "timeout"),
         concurrency=concurrency,
@@ -104,6 +126,11 @@ def controls(
         idempotency=idempotency,
         cancel_on=tuple((tuple(names_of(event_class)), dict(fields)) for event_class, fields in cancel_on),
     )
+
+
+def lacks_field(event_class: type[BaseModel], name: str) -> bool:
+    """Whether no event of a class can have a field."""
+    return name not in event_class.model_fields and event_class.model_config.get("extra") != "allow"
 
 
 def key_of(key: Key, event: object) -> str:

@@ -144,6 +144,18 @@ def read_failure_callback(body: bytes) -> FailureCallback:
     return FailureCallback(source, message_id, f"{status}: {' '.join(answer.split())}{entry}")
 
 
+def failure_callback(body: bytes, message_id: str, attempts: int, status: int, answer: bytes) -> bytes:
+    """Return what QStash posts when it gives a message up, as far as `read_failure_callback` reads it."""
+    document = {
+        "status": status,
+        "retried": attempts - 1,
+        "body": base64.b64encode(answer).decode(),
+        "sourceMessageId": message_id,
+        "sourceBody": base64.b64encode(body).decode(),
+    }
+    return json.dumps(document).encode()
+
+
 def _ours(fields: dict[str, Any]) -> Envelope:
     version = fields[MARK]
     if version != WIRE_VERSION:

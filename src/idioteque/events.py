@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ValidationError
 
 from idioteque.errors import ConfigurationError, EventRejected
+from idioteque.finite import has_non_finite
 
 On = str | type[BaseModel] | Callable[[Any], bool] | Iterable[str | type[BaseModel]]
 """What starts a function: a type name, an event class, several of either, or a predicate of the event."""
@@ -30,13 +31,18 @@ class EventsSchema:
             raise ConfigurationError(f"events_schema is nothing that pydantic can validate: {error}") from error
         self.types = frozenset(_type_names(schema))
         """The names that the schema's `type` fields allow; empty when it declares none."""
+        self.classes: tuple[type[BaseModel], ...] = tuple(_classes(schema))
+        """The models of the schema; empty when it is not made of models alone."""
 
     def encode(self, event: object) -> bytes:
         """Validate an event (a model or plain data) and return its JSON, in the names of the schema's fields.
 
         Raise `EventRejected`, also for an event that would not be accepted again where it arrives.
         """
-        encoded = self.dump(self.validate(event))
+        valid = self.validate(event)
+        encoded = self.dump(valid)
+        if b"null" in encoded and has_non_finite(valid):
+            raise EventRejected("the event cannot be written as JSON: it holds NaN or an infinity")
         self.decode(encoded)
         return encoded
 
@@ -87,6 +93,13 @@ class Trigger:
         if self._predicate is not None:
             return bool(self._predicate(event))
         return isinstance(event, self._classes) or (bool(self._names) and type_of(event) in self._names)
+
+    def classes(self, schema: EventsSchema) -> tuple[type[BaseModel], ...]:
+        """Return the classes of the events that may start the function; empty when that cannot be told."""
+        if self._predicate is not None or not schema.classes:
+            return ()
+        named = [each for each in schema.classes if self._names.intersection(_type_names(each))]
+        return (*self._classes, *named)
 
     def check_against(self, schema: EventsSchema, function_id: str) -> None:
         """Raise `ConfigurationError` for a type name that no event of the schema can have."""
@@ -139,6 +152,18 @@ def _type_names(schema: object) -> list[str]:
     if get_origin(schema) in (Union, UnionType):
         members = [_type_names(member) for member in get_args(schema)]
         return [name for names in members for name in names] if all(members) else []
+    return []
+
+
+def _classes(schema: object) -> list[type[BaseModel]]:
+    """Collect the models of a (union) schema; none when anything else is among them."""
+    if get_origin(schema) is Annotated:
+        return _classes(get_args(schema)[0])
+    if isinstance(schema, type) and issubclass(schema, BaseModel):
+        return [schema]
+    if get_origin(schema) in (Union, UnionType):
+        members = [_classes(member) for member in get_args(schema)]
+        return [each for found in members for each in found] if all(members) else []
     return []
 
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import json
-import math
 import types
 import typing
 import weakref
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
-from typing import Annotated, Any, Self, TypeVar, cast, get_args, get_origin, get_type_hints
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Annotated, Any, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter
 
 from idioteque.errors import IdiotequeError
+from idioteque.finite import has_non_finite
 
 VALUE_BYTES_MAX = 16 * 1024 * 1024
-DEPTH_MAX = 200
 
 _CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
 
@@ -48,7 +46,7 @@ class Codec:
             raise NotSerializable(f"{_named(value, self.annotation)}: {_reason(error)}") from error
         if len(encoded) > VALUE_BYTES_MAX:
             raise NotSerializable(f"{_named(value, self.annotation)}: {len(encoded)} bytes, {VALUE_BYTES_MAX} at most")
-        if _may_hide_non_finite(encoded) and (_is_not_strict(encoded) or _has_non_finite(value)):
+        if _may_hide_non_finite(encoded) and (_is_not_strict(encoded) or has_non_finite(value)):
             raise NotSerializable(f"{_named(value, self.annotation)}: NaN and infinities have no JSON form")
         return encoded
 
@@ -127,25 +125,6 @@ def _is_not_strict(encoded: bytes) -> bool:
     except ValueError:  # an integer of more digits than Python converts
         return False
     return False
-
-
-def _has_non_finite(value: object, depth: int = 0) -> bool:
-    """Whether a float in it would silently become null: what a model's own configuration does by default."""
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    if depth > DEPTH_MAX or isinstance(value, str | bytes | int) or value is None:
-        return False
-    if isinstance(value, BaseModel):
-        inner: list[object] = [item for _, item in value]
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        inner = [getattr(value, field.name) for field in dataclasses.fields(value)]
-    elif isinstance(value, Mapping):
-        inner = list(cast(Mapping[object, object], value).values())
-    elif isinstance(value, Collection):
-        inner = list(cast(Collection[object], value))
-    else:
-        return False
-    return any(_has_non_finite(item, depth + 1) for item in inner)
 
 
 def _named(value: object, annotation: object) -> str:

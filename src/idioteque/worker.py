@@ -136,8 +136,10 @@ class Worker:
             codec = codec_of(handler)
         except NotSerializable as error:
             raise ConfigurationError(f"function {id!r}: {error}") from error
+        checked = check(**controls)
+        checked.check_fields(id, trigger.classes(self.schema))
         function: DurableFunction[E_, R] = DurableFunction(
-            id, trigger, handler, retry or Retry(), codec, on_failure, check(**controls)
+            id, trigger, handler, retry or Retry(), codec, on_failure, checked
         )
         self._functions[id] = function
         return function

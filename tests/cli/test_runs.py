@@ -286,6 +286,7 @@ def test_runs_that_nothing_holds_are_listed_and_woken(shop: Shop, run: Run, qsta
     assert cli(shop, "stalled").stdout == ""
     assert cli(shop, "stalled", "--for", "0s").stdout == "", "it sleeps: a message holds it"
     shop.runner.run(shop.worker.store.trouble(STALLED, Trouble("dead_letter", "503"), NEW_RUN))
+    shop.runner.run(shop.worker.clock.sleep(0.01))  # so that now is later
     listed = json.loads(cli(shop, "stalled", "--for", "0s", "--json").stdout)
     assert [each["id"] for each in listed] == [STALLED]
     qstash.respond = lambda _: (200, {"messageId": "msg_1"})

@@ -222,3 +222,18 @@ def test_a_name_that_no_event_has_is_refused(schema: EventsSchema) -> None:
         Trigger(["user.signup", "user.singup"]).check_against(schema, "f")
     Trigger("anything").check_against(EventsSchema(dict[str, Any]), "f")
     Trigger(["user.signup", Email]).check_against(schema, "f")
+
+
+class Reading(BaseModel):
+    type: Literal["reading"] = "reading"
+    degrees: float | None = None
+    history: list[float | None] = []
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_json_cannot_hold_is_refused_and_not_made_null(number: float) -> None:
+    readings = EventsSchema(Reading)
+    for event in (Reading(degrees=number), {"type": "reading", "degrees": number}, Reading(history=[1.5, number])):
+        with pytest.raises(EventRejected, match="NaN or an infinity"):
+            readings.encode(event)
+    assert readings.decode(readings.encode(Reading(degrees=None, history=[None]))) == Reading(history=[None])

@@ -12,6 +12,8 @@ from pydantic import BaseModel
 from idioteque import ConfigurationError, Context, HttpDispatcher, HttpRequest, HttpResponse, InlineDispatcher, Worker
 from idioteque.dispatcher import Outgoing
 from idioteque.errors import ConnectFailed
+from idioteque.store import Claim, Claimed
+from idioteque.stores import MemoryStore
 from idioteque.testing import ManualClock, ScriptedTransport
 
 HANGS_AFTER_S = 10.0
@@ -72,7 +74,39 @@ async def test_retries_are_those_asked_for_and_zero_means_zero(
     wire = ScriptedTransport([500])
     await posting(wire, clock, retries=own).dispatch({}, retries=asked)
     await clock.advance(10_000)
-    assert len(wire.requests) == attempts
+    callbacks = [request for request in wire.requests if request.header("Idioteque-Callback")]
+    assert len(wire.requests) - len(callbacks) == attempts
+    assert len(callbacks) == attempts, "what tells of it is tried as often, and its own end is told nobody"
+
+
+@pytest.mark.parametrize("kind", ["inline", "http"])
+async def test_a_run_whose_message_was_given_up_says_so(clock: ManualClock, kind: str) -> None:
+    async def to_the_mount(request: HttpRequest) -> HttpResponse:
+        return await mount.handle(request)
+
+    dispatcher = InlineDispatcher(clock=clock) if kind == "inline" else posting(ScriptedTransport(to_the_mount), clock)
+    store = MemoryStore(clock)
+    worker = Worker(events_schema=Ping, store=store, dispatcher=dispatcher, clock=clock)
+
+    @worker.function("f", on="ping")
+    async def f(event: Ping, ctx: Context) -> str:
+        return "pong"
+
+    async def away(claim: Claim) -> Claimed:
+        raise OSError("the store is away")
+
+    claim, store.claim = store.claim, away  # type: ignore[method-assign]
+    mount = dispatcher.mount(worker)
+    run_id = (await worker.publish(Ping(), retries=0)).run_id("f")
+    await clock.settle()
+    why = await worker.runs.why(run_id)
+    assert why is not None
+    assert (why.cause, "503" in why.text) == ("dead_letter", True)
+
+    store.claim = claim  # type: ignore[method-assign]
+    await worker.runs.retry(run_id)
+    await clock.settle()
+    assert await worker.runs.result(run_id, timeout=1) == "pong"
 
 
 async def test_a_delay_passes_before_the_first_attempt(clock: ManualClock) -> None:

@@ -421,7 +421,9 @@ async def test_a_run_that_never_was_is_explained_by_what_deliveries_were_answere
     async with harness(worker, functions=[parent]) as h:
         await h.publish(Paid())
         await h.advance("1h")
-        with pytest.raises(HarnessError, match="runs there are of: parent; a message of 'child' was answered 503"):
+        with pytest.raises(
+            HarnessError, match="runs there are of: child, parent; a message of 'child' was answered 503"
+        ):
             await h.run("run_unknown")
 
 

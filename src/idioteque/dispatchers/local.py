@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from idioteque.clock import Clock, SystemClock
-from idioteque.dispatcher import Outgoing
+from idioteque.dispatcher import CALLBACK_HEADER, FAILURE_CALLBACK, Outgoing, failure_callback
 from idioteque.durations import Duration, seconds
 from idioteque.errors import ConfigurationError, TransportError, first_line
 from idioteque.function import Function
@@ -130,12 +130,22 @@ class LocalDispatcher:
             if response.ok:
                 return
             if retried == retries or response.header("Upstash-NonRetryable-Error") == "true":
-                reason = f"{response.status}: {response.body[:500].decode(errors='replace')}"
-                self.dead_letters.append(DeadLetter(message_id, message.body, retried + 1, reason))
-                del self.dead_letters[:-DEAD_LETTERS_KEPT_MAX]
-                _log.error("message %s was given up after %d attempts: %s", message_id, retried + 1, reason)
+                await self._give_up(message_id, message, retried + 1, response)
                 return
             await self._clock.sleep(BACKOFF_S[min(retried, len(BACKOFF_S) - 1)])
+
+    async def _give_up(self, message_id: str, message: Outgoing, attempts: int, response: HttpResponse) -> None:
+        """Keep a dead letter and tell the mount of it; the end of what tells is told nobody."""
+        reason = f"{response.status}: {response.body[:500].decode(errors='replace')}"
+        _log.error("message %s was given up after %d attempts: %s", message_id, attempts, reason)
+        if (CALLBACK_HEADER, FAILURE_CALLBACK) in message.headers:
+            return
+        self.dead_letters.append(DeadLetter(message_id, message.body, attempts, reason))
+        del self.dead_letters[:-DEAD_LETTERS_KEPT_MAX]
+        told = failure_callback(message.body, message_id, attempts, response.status, response.body)
+        headers = [(CALLBACK_HEADER, FAILURE_CALLBACK)]
+        callback = Outgoing(told, derived_id("dd", "failure", message_id), retries=message.retries, headers=headers)
+        await self._deliver(new_id("msg", self._clock.now_ms()), callback)
 
     async def _attempt(self, headers: list[tuple[str, str]], body: bytes) -> HttpResponse:
         raise NotImplementedError

@@ -232,10 +232,30 @@ async def test_two_keys_for_one_function_are_refused(rig: Rig) -> None:
         declare(rig, concurrency=Limit(1, key="id"), rate=Rate(1, key="count"))
 
 
-async def test_a_key_that_no_event_has_is_loud(rig: Rig) -> None:
-    declare(rig, idempotency="missing")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"idempotency": "missing"},
+        {"singleton": "missing"},
+        {"concurrency": Limit(1, key="missing")},
+        {"rate": Rate(1, key="missing")},
+        {"cancel_on": [(Stop, {"order": "missing"})]},
+        {"cancel_on": [(Stop, {"missing": "id"})]},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_a_field_that_no_event_has_is_refused_when_the_function_is_declared(rig: Rig, options: Any) -> None:
+    with pytest.raises(ConfigurationError, match="'missing', which is no field of"):
+        declare(rig, **options)
+
+
+async def test_a_field_that_no_event_of_a_predicate_has_is_loud(rig: Rig) -> None:
+    @rig.worker.function("f", on=lambda event: True, idempotency="missing")
+    async def f(event: Order, ctx: Context) -> None:
+        return None
+
+    rig.mount()
     await rig.worker.publish(Order(), retries=0)
     await rig.finish()
 
     assert len(rig.dispatcher.dead_letters) == 1
-    assert await runs(rig) == []
