@@ -60,9 +60,12 @@ class SqliteDatabase:
 
     `on_broken` is called once, from any thread, when the disk or the file fails: every operation from then on raises
     `DatabaseBroken`, since after a failed flush nobody can know what is stored.
+
+    Without `threads`, an operation is run in its caller's own turn, or, if the database is `stepped`, waits until
+    somebody calls `step`, which is all that the writer's thread ever does.
     """
 
-    def __init__(self, path: str, *, durability: str = "full", threads: bool = True) -> None:
+    def __init__(self, path: str, *, durability: str = "full", threads: bool = True, stepped: bool = False) -> None:
         self.path = path
         self.on_broken: Callable[[DatabaseBroken], None] | None = None
         self.commit_s = Histogram(DURATIONS_S)
@@ -78,18 +81,19 @@ class SqliteDatabase:
         self._transaction = SqliteTransaction(self._connection)
         self._checkpoints = Checkpoints(self._connection)
         self._groups = Groups(GROUP_OPERATIONS_MAX)
+        self._is_queued = threads or stepped
         self._thread: threading.Thread | None = None
         self._readers: ThreadPoolExecutor | None = None
         self._reader_of_thread = threading.local()
         self._reader_connections: list[Connection] = []
-        if threads:
+        if threads and not stepped:
             self._thread = threading.Thread(target=self._run, name="idioteque-sqlite-writer", daemon=True)
             self._thread.start()
             if path != MEMORY:
                 self._readers = ThreadPoolExecutor(READERS, "idioteque-sqlite-reader")
 
     async def write(self, operation: Callable[[Transaction], T]) -> T:
-        if self._thread is None:
+        if not self._is_queued:
             self._check_usable()
             return self._alone(operation)
         with self._door:
@@ -144,12 +148,23 @@ class SqliteDatabase:
             os.close(self._lock_file)
             self._lock_file = None
 
-    # ---- the writer's thread
+    # ---- the writer
 
     def _run(self) -> None:
-        while (group := self._groups.next()) is not None:
-            answer(self._settle(group))
-            self._checkpoint()
+        while self.step():
+            pass
+
+    def step(self) -> bool:
+        """Store what waits as one group, waiting for something if nothing does; return False once it was closed.
+
+        One thread at a time may call this: the writer's own, or that of whoever opened the database as `stepped`.
+        """
+        group = self._groups.next()
+        if group is None:
+            return False
+        answer(self._settle(group))
+        self._checkpoint()
+        return True
 
     def _settle(self, group: list[Waiting]) -> list[Settled]:
         """Run a group in one transaction; what fails alone is undone alone, what fails the commit fails all."""
