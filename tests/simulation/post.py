@@ -130,7 +130,7 @@ class Post:
             self._failed(letter, response)
 
     def cut(self, process: Process) -> None:
-        """The process has died: nothing more is heard from it."""
+        """The process has died, or stands still: nothing more is heard of the deliveries that it has."""
         for flight in [flight for flight in self.flights if flight.process is process]:
             self.answered(flight, HttpResponse(502, body=b"the connection was cut"))
 

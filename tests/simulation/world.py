@@ -116,6 +116,7 @@ class Process:
             if flight is not None:
                 world.post.echo(flight.letter, 0.0 if fault == faults.DUPLICATE else world.late_s())
         elif fault == faults.FREEZE_BEFORE:
+            world.post.cut(self)  # the transport gives up on it, and somebody else takes over
             await self._freeze()
         elif fault == faults.AWAY:
             world.away_until_us = world.timers.now_us + round(AWAY_S * MICROSECONDS)
