@@ -13,12 +13,20 @@ has_redis() {
     [ -n "${IDIOTEQUE_TEST_REDIS:-}" ] || command -v redis-server >/dev/null 2>&1
 }
 
+# For the console's tests in a browser.
+has_chromium() {
+    [ -n "${IDIOTEQUE_TEST_CHROMIUM:-}" ] || command -v chromium >/dev/null 2>&1 ||
+        command -v chromium-browser >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1
+}
+
 missing=""
 has_postgres || missing="postgresql"
 has_redis || missing="$missing redis-server"
+has_chromium || missing="$missing chromium fonts-dejavu-core"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
-    echo "The tests need servers: install $missing, or set IDIOTEQUE_TEST_POSTGRES or IDIOTEQUE_TEST_REDIS to a URL." >&2
+    echo "The tests need $missing: install it, or set IDIOTEQUE_TEST_POSTGRES or IDIOTEQUE_TEST_REDIS to a URL," >&2
+    echo "IDIOTEQUE_TEST_CHROMIUM to the path of a browser." >&2
     exit 0
 fi
 echo "Installing for the tests: $missing" >&2

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 
 import click
 
+from idioteque.cli.pages import with_console
+from idioteque.console.settings import ConsoleSettings
 from idioteque.server.config import ServerConfig, with_settings
 from idioteque.server.network import checked_rewrite
 from idioteque.server.process import run
-from idioteque.server.reporting import OneLine
+from idioteque.server.reporting import log_lines
 
 DEFAULTS = ServerConfig()
 
@@ -45,6 +46,13 @@ DEFAULTS = ServerConfig()
     multiple=True,
     help="Change a limit, e.g. body_bytes_max=65536; the names are those of ServerConfig.",
 )
+@click.option("--store", metavar="URL", help="Where the console finds runs; IDIOTEQUE_STORE by default.")
+@click.option(
+    "--mount-url", metavar="URL", help="Where the console sends runs' messages; learnt from the log by default."
+)
+@click.option("--console-prefix", default="", metavar="PATH", help="The path under which a proxy shows the console.")
+@click.option("--trust-forwarded", is_flag=True, help="Let the proxy say it: X-Forwarded-Prefix and -Proto.")
+@click.option("--no-console", is_flag=True, help="Serve the API alone.")
 def serve(
     host: str,
     port: int,
@@ -54,15 +62,18 @@ def serve(
     rewrite: tuple[str, ...],
     durability: str,
     settings: tuple[str, ...],
+    store: str | None,
+    mount_url: str | None,
+    console_prefix: str,
+    trust_forwarded: bool,
+    no_console: bool,
 ) -> None:
-    """Run the QStash-compatible server until SIGTERM, which lets deliveries under way end.
+    """Run the QStash-compatible server until SIGTERM, which lets deliveries under way end; the console is on /.
 
     Credentials come from QSTASH_TOKEN, QSTASH_CURRENT_SIGNING_KEY and QSTASH_NEXT_SIGNING_KEY, or are made at the first
     start; QSTASH_READONLY_TOKEN may only read.
     """
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(OneLine())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    log_lines()
     named = ServerConfig(
         host=host,
         port=port,
@@ -75,6 +86,8 @@ def serve(
     config = with_settings(named, settings)
     for network in allow_private:
         click.echo(f"destinations in {network} are reached although they are not public")
-    code = run(config, lambda line: click.echo(line))
+    runs_in = store or os.environ.get("IDIOTEQUE_STORE") or None
+    pages = ConsoleSettings("", runs_in, mount_url, console_prefix, trust_forwarded)
+    code = run(config, lambda line: click.echo(line), None if no_console else with_console(pages))
     sys.stdout.flush()
     raise SystemExit(code)

@@ -11,7 +11,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
@@ -32,8 +34,28 @@ Say = Callable[[str], None]
 """Prints one line for the operator, at once."""
 
 
-def run(config: ServerConfig, say: Say) -> int:
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """The application to serve; `let_go` ends what would stream for ever, when the process is about to stop."""
+
+    app: Callable[..., Awaitable[None]]
+    let_go: Callable[[], None]
+
+
+Attach = Callable[[Server, str], AbstractAsyncContextManager[Attached]]
+"""Makes what is served out of a started server and its URL; its end is awaited when no request can come any more."""
+
+
+@contextlib.asynccontextmanager
+async def alone(server: Server, url: str) -> AsyncGenerator[Attached, None]:
+    """Serve the server as it is."""
+    yield Attached(server.app, lambda: None)
+
+
+def run(config: ServerConfig, say: Say, attach: Attach | None = None) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code: 0, or 1 when the database failed on the way.
+
+    `attach` may put something in front of the server, see `Attach`.
 
     Raise `ConfigurationError` for what the operator must change before a start can succeed.
     """
@@ -43,7 +65,7 @@ def run(config: ServerConfig, say: Say) -> int:
         raise ConfigurationError("the server keeps its messages in SQLite: name one with --database sqlite:///file.db")
     listener = bound_socket(config.host, config.port)
     with contextlib.closing(listener), asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(config, listener, say))
+        return runner.run(_serve(config, listener, say, attach or alone))
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
@@ -65,9 +87,10 @@ def bound_socket(host: str, port: int) -> socket.socket:
 class _WebServer(uvicorn.Server):
     """uvicorn, but the signals are ours, and so is the line that says it is ready."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], let_go: Callable[[], None]) -> None:
         super().__init__(config)
         self._ready = ready
+        self._let_go = let_go
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -78,35 +101,25 @@ class _WebServer(uvicorn.Server):
         if self.started:
             self._ready()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._let_go()
+        await super().shutdown(sockets)
 
-async def _serve(config: ServerConfig, listener: socket.socket, say: Say) -> int:
+
+async def _serve(config: ServerConfig, listener: socket.socket, say: Say, attach: Attach) -> int:
     host, port = listener.getsockname()[:2]
     shown_host = f"[{host}]" if ":" in host else host
     server = await _started(config, port)
     _tell_credentials(server, say)
-    web = _WebServer(
-        uvicorn.Config(
-            server.app,
-            loop="none",
-            http="httptools",  # h11 leaves absolute-form targets in `raw_path`
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=REQUEST_GRACE_S,
-        ),
-        ready=lambda: say(f"idioteque is running at http://{shown_host}:{port}"),
-    )
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    failed = _watch(server, web)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _ask_to_stop, web)
+    url = f"http://{shown_host}:{port}"
+    failed: list[DatabaseBroken] = []
     try:
-        await web.serve(sockets=[listener])
+        async with attach(server, url) as attached:
+            web = web_server(attached, lambda: say(f"idioteque is running at {url}"))
+            _watch(server, web, failed)
+            await _serve_until_told(web, listener)
     finally:
         await server.stop()
     if failed:
@@ -128,9 +141,38 @@ async def _started(config: ServerConfig, port: int) -> Server:
     return server
 
 
-def _watch(server: Server, web: uvicorn.Server) -> list[DatabaseBroken]:
+async def serve_app(attached: Attached, listener: socket.socket, ready: Callable[[], None]) -> None:
+    """Serve an application that needs no server of ours, until SIGTERM or SIGINT."""
+    await _serve_until_told(web_server(attached, ready), listener)
+
+
+def web_server(attached: Attached, ready: Callable[[], None]) -> _WebServer:
+    """Return the web server for an application; `ready` is called when it accepts connections."""
+    config = uvicorn.Config(
+        attached.app,
+        loop="none",
+        http="httptools",  # h11 leaves absolute-form targets in `raw_path`
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=REQUEST_GRACE_S,
+    )
+    return _WebServer(config, ready, attached.let_go)
+
+
+async def _serve_until_told(web: uvicorn.Server, listener: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _ask_to_stop, web)
+    await web.serve(sockets=[listener])
+
+
+def _watch(server: Server, web: uvicorn.Server, failed: list[DatabaseBroken]) -> None:
     """Stop the process when the database breaks: only a restart can tell what is stored."""
-    loop, failed = asyncio.get_running_loop(), list[DatabaseBroken]()
+    loop = asyncio.get_running_loop()
 
     def broken(error: DatabaseBroken) -> None:
         failed.append(error)
@@ -138,7 +180,6 @@ def _watch(server: Server, web: uvicorn.Server) -> list[DatabaseBroken]:
 
     if isinstance(server.database, SqliteDatabase):
         server.database.on_broken = broken
-    return failed
 
 
 def _ask_to_stop(web: uvicorn.Server) -> None:

@@ -49,3 +49,11 @@ class OneLine(logging.Formatter):
     def formatException(self, ei: object) -> str:  # noqa: N802
         text = super().formatException(ei)  # type: ignore[arg-type]  # logging's own alias is not public
         return "\n".join(TRACE_MARGIN + escaped(redacted(line)) for line in text.splitlines())
+
+
+def log_lines() -> None:
+    """Send warnings, and all of the audit trail, to stderr, one line for each."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("idioteque.audit").setLevel(logging.INFO)

@@ -1,0 +1,194 @@
+"""Messages and the log: the live feed, one message with its attempts, publishing, cancelling, and signatures."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+
+from starlette.responses import Response
+
+from idioteque.client import ApiRefusal
+from idioteque.console.entries import (
+    Carried,
+    Entry,
+    Payload,
+    carried,
+    curl,
+    entry_of,
+    forwarded,
+    headers_of,
+    payload,
+    text,
+    unpacked,
+)
+from idioteque.console.frame import Answer, Done, NotShown, Page, Screen, Visit
+from idioteque.errors import InvalidValue, SignatureError
+from idioteque.signing import verify
+
+PAGE_COUNT = 50
+TIMELINE_MAX = 1000
+FILTERS = ("state", "url", "host", "queueName", "scheduleId", "topicName", "flowControlKey", "label", "messageId")
+ENDED = ("DELIVERED", "FAILED", "CANCELED")
+STATES = ("CREATED", "ACTIVE", "DELIVERED", "ERROR", "RETRY", "FAILED", "CANCEL_REQUESTED", "CANCELED")
+
+
+@dataclass(frozen=True, slots=True)
+class MessagesView:
+    """A page of the log, the latest first; `filters` are those of the address."""
+
+    entries: tuple[Entry, ...]
+    filters: dict[str, str]
+    states: tuple[str, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MessageView:
+    """A message: what is known of it, every state it was in, and what a signature of it says."""
+
+    id: str
+    state: str
+    url: str
+    method: str
+    is_open: bool
+    facts: tuple[tuple[str, str], ...]
+    headers: tuple[tuple[str, str], ...]
+    body: Payload
+    entries: tuple[Entry, ...]
+    carried: Carried | None
+    curl: str
+    body_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureView:
+    """Whether a receiver with these keys would accept a delivery, and if not, by which rule it refuses."""
+
+    url: str
+    body: str
+    verdict: str
+    is_good: bool
+
+
+async def list_messages(visit: Visit) -> Answer:
+    filters = {name: visit.asked(name) for name in FILTERS if visit.asked(name)}
+    page = await visit.api.events(list(filters.items()), visit.asked("cursor") or None, PAGE_COUNT)
+    entries = tuple(entry_of(row, 200) for row in page.entries)
+    return Page("messages.html", MessagesView(entries, filters, STATES, page.cursor))
+
+
+async def show_message(visit: Visit) -> Answer:
+    message_id, chars_max = visit.path["id"], visit.services.settings.shown_chars_max
+    page = await visit.api.events([("messageId", message_id), ("order", "earliestFirst")], count=TIMELINE_MAX)
+    if not page.entries:
+        raise NotShown(f"nothing is known of message {message_id[:100]}: a wrong id, or one whose time is over")
+    last = page.entries[-1]
+    body = unpacked(last, "body")
+    headers = headers_of(last, "header")
+    entries = tuple(entry_of(row, chars_max) for row in page.entries)
+    state = entries[-1].state
+    named = ("queueName", "topicName", "endpointName", "scheduleId", "flowControlKey", "callback", "failureCallback",
+             "maxRetries", "retryDelayExpression", "callerIP")  # fmt: skip
+    url, method = text(last, "url"), text(last, "method")
+    view = MessageView(
+        id=message_id,
+        state=state,
+        url=url,
+        method=method,
+        is_open=state not in ENDED,
+        facts=tuple((name, text(last, name)) for name in named if text(last, name)),
+        headers=headers,
+        body=payload(body, chars_max),
+        entries=entries,
+        carried=carried(body, message_id),
+        curl=curl(visit.services.settings.api_url, url, forwarded(headers), body, method),
+        body_sha256=base64.urlsafe_b64encode(hashlib.sha256(body).digest()).decode(),
+    )
+    return Page("message.html", view)
+
+
+async def download(visit: Visit) -> Answer:
+    """Hand out a message's whole body as a file, which no browser shows as a page."""
+    page = await visit.api.events([("messageId", visit.path["id"])], count=1)
+    if not page.entries:
+        raise NotShown("nothing is known of this message")
+    headers = {"Content-Disposition": 'attachment; filename="body.bin"'}
+    return Response(unpacked(page.entries[0], "body"), media_type="application/octet-stream", headers=headers)
+
+
+async def cancel_message(visit: Visit) -> Answer:
+    await visit.api.cancel(visit.path["id"])
+    return Done("the message is cancelled", f"/messages/{visit.path['id']}")
+
+
+async def send_again(visit: Visit) -> Answer:
+    """Publish a message like this one, now."""
+    page = await visit.api.events([("messageId", visit.path["id"])], count=1)
+    if not page.entries:
+        raise NotShown("nothing is known of this message")
+    row = page.entries[0]
+    headers = [*forwarded(headers_of(row, "header")), ("Upstash-Method", text(row, "method") or "POST")]
+    return await _published(visit, text(row, "url"), headers, unpacked(row, "body"))
+
+
+async def show_publish(visit: Visit) -> Answer:
+    return Page("publish.html", SignatureView(visit.asked("url"), visit.asked("body"), "", is_good=False))
+
+
+async def publish(visit: Visit) -> Answer:
+    headers = [
+        ("Upstash-Method", visit.given("method") or "POST"),
+        ("Content-Type", visit.given("type") or "text/plain"),
+    ]
+    for field, name in (("delay", "Upstash-Delay"), ("retries", "Upstash-Retries"), ("label", "Upstash-Label")):
+        if visit.given(field).strip():
+            headers.append((name, visit.given(field).strip()))
+    for line in visit.given("headers").splitlines():
+        name, colon, value = line.partition(":")
+        if line.strip() and not colon:
+            raise InvalidValue(f"the header {line[:100]!r} must be like Name: value")
+        if line.strip():
+            headers += forwarded([(name.strip(), value.strip())])
+    return await _published(visit, visit.given("url").strip(), headers, visit.given("body").encode())
+
+
+async def _published(visit: Visit, url: str, headers: list[tuple[str, str]], body: bytes) -> Done:
+    accepted = await visit.api.publish(url, headers, body)
+    message_id = text(accepted[0], "messageId") if accepted else ""
+    return Done(f"message {message_id} is accepted", f"/messages/{message_id}", target=f"{message_id} to {url}")
+
+
+async def show_signature(visit: Visit) -> Answer:
+    return Page("signature.html", SignatureView(visit.asked("url"), "", "", is_good=False))
+
+
+async def check_signature(visit: Visit) -> Answer:
+    """Say whether a receiver would accept, with the keys as they are now."""
+    url, body = visit.given("url").strip(), visit.given("body")
+    try:
+        keys = await visit.api.keys()
+        claims = verify(
+            visit.given("signature").strip(), body.encode(), [text(keys, "current"), text(keys, "next")],
+            visit.now_ms, url or None,
+        )  # fmt: skip
+    except SignatureError as refusal:
+        return Page("signature.html", SignatureView(url, body, f"refused: {refusal}", is_good=False))
+    except ApiRefusal as refusal:
+        if refusal.status != 403:
+            raise
+        raise InvalidValue("a read-only token may not read the signing keys, so nothing can be checked") from None
+    return Page("signature.html", SignatureView(url, body, f"accepted: made for {claims.url}", is_good=True))
+
+
+screens = (
+    Screen("/messages", list_messages),
+    Screen("/messages/publish", show_publish),
+    Screen("/messages/publish/send", publish, act="message.publish"),
+    Screen("/messages/signature", show_signature),
+    Screen("/messages/signature/check", check_signature, act="signature.check", looks_only=True),
+    Screen("/messages/{id}", show_message),
+    Screen("/messages/{id}/raw", download),
+    Screen("/messages/{id}/cancel", cancel_message, act="message.cancel"),
+    Screen("/messages/{id}/again", send_again, act="message.again"),
+)

@@ -1,0 +1,217 @@
+"""Schedules, queues, URL groups, flow-control keys and signing keys: what there is, and the verbs of each."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from idioteque.client import ApiRefusal, Json
+from idioteque.console.entries import forwarded, headers_of, items, number, plain_body, text
+from idioteque.console.frame import Answer, Done, Page, Screen, Visit
+from idioteque.errors import InvalidValue
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A schedule; `states` are those of the messages that it made last."""
+
+    id: str
+    cron: str
+    destination: str
+    is_paused: bool
+    next_at_ms: int
+    last_at_ms: int
+    states: tuple[str, ...]
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue; `lag` counts the messages in it."""
+
+    name: str
+    parallelism: int
+    lag: int
+    is_paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UrlGroup:
+    """A URL group with its endpoints, (name, URL)."""
+
+    name: str
+    endpoints: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FlowKey:
+    """A flow-control key: 0 stands for no limit."""
+
+    key: str
+    waiting: int
+    running: int
+    parallelism: int
+    rate: int
+    rate_used: int
+    period_s: int
+    is_paused: bool
+    is_pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulesView:
+    """All schedules."""
+
+    schedules: tuple[Schedule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QueuesView:
+    """All queues."""
+
+    queues: tuple[Queue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UrlGroupsView:
+    """All URL groups."""
+
+    groups: tuple[UrlGroup, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FlowKeysView:
+    """The flow-control keys that contain what was searched for."""
+
+    keys: tuple[FlowKey, ...]
+    search: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeysView:
+    """The signing keys, but for their secret part; both empty for who may not see them."""
+
+    current: str
+    next: str
+
+
+async def list_schedules(visit: Visit) -> Answer:
+    found = await visit.api.schedules()
+    return Page("schedules.html", SchedulesView(tuple(
+        Schedule(
+            text(row, "scheduleId"), text(row, "cron"), text(row, "destination"), bool(row.get("isPaused")),
+            number(row, "nextScheduleTime"), number(row, "lastScheduleTime"),
+            tuple(str(state) for state in _values(row.get("lastScheduleStates"))), text(row, "error"),
+        )
+        for row in found
+    )))  # fmt: skip
+
+
+def _values(value: object) -> tuple[object, ...]:
+    return tuple(cast(Json, value).values()) if isinstance(value, dict) else ()
+
+
+async def list_queues(visit: Visit) -> Answer:
+    found = await visit.api.queues()
+    return Page("queues.html", QueuesView(tuple(
+        Queue(text(row, "name"), number(row, "parallelism"), number(row, "lag"), bool(row.get("paused")))
+        for row in found
+    )))  # fmt: skip
+
+
+async def list_groups(visit: Visit) -> Answer:
+    found = await visit.api.url_groups()
+    groups: list[UrlGroup] = []
+    for row in found:
+        rows = [cast(Json, end) for end in items(row, "endpoints") if isinstance(end, dict)]
+        ends = tuple((text(end, "name"), text(end, "url")) for end in rows)
+        groups.append(UrlGroup(text(row, "name"), ends))
+    return Page("url_groups.html", UrlGroupsView(tuple(groups)))
+
+
+async def list_flow_keys(visit: Visit) -> Answer:
+    found = await visit.api.flow_keys(visit.asked("search"))
+    return Page("flow_control.html", FlowKeysView(tuple(
+        FlowKey(
+            text(row, "flowControlKey"), number(row, "waitListSize"), number(row, "parallelismCount"),
+            number(row, "parallelismMax"), number(row, "rateMax"), number(row, "rateCount"), number(row, "ratePeriod"),
+            bool(row.get("isPaused")), bool(row.get("isPinnedParallelism") or row.get("isPinnedRate")),
+        )
+        for row in found
+    ), visit.asked("search")))  # fmt: skip
+
+
+async def show_keys(visit: Visit) -> Answer:
+    try:
+        keys = await visit.api.keys()
+    except ApiRefusal as refusal:
+        if refusal.status != 403:
+            raise
+        return Page("keys.html", KeysView("", ""))
+    return Page("keys.html", KeysView(_masked(text(keys, "current")), _masked(text(keys, "next"))))
+
+
+def _masked(key: str) -> str:
+    return key[:8] + "…" if key else ""
+
+
+async def rotate_keys(visit: Visit) -> Answer:
+    await visit.api.rotate_keys()
+    return Done("the keys are rotated: the next one signs now", "/keys")
+
+
+Act = Callable[[Visit, str], Awaitable[None]]
+
+
+async def _run_now(visit: Visit, schedule_id: str) -> None:
+    row = await visit.api.schedule(schedule_id)
+    headers = [*forwarded(headers_of(row, "header")), ("Upstash-Method", text(row, "method") or "POST")]
+    await visit.api.publish(text(row, "destination"), headers, plain_body(row))
+
+
+async def _unpin(visit: Visit, key: str) -> None:
+    await visit.api.change_flow_key(key, "unpin", [("parallelism", "true"), ("rate", "true")])
+
+
+async def _pin(visit: Visit, key: str) -> None:
+    fields = [(name, visit.given(name).strip()) for name in ("parallelism", "rate", "period")]
+    await visit.api.change_flow_key(key, "pin", [(name, value) for name, value in fields if value])
+
+
+VERBS: Mapping[tuple[str, str], Act] = {
+    ("schedules", "pause"): lambda visit, one: visit.api.pause_schedule(one),
+    ("schedules", "resume"): lambda visit, one: visit.api.resume_schedule(one),
+    ("schedules", "delete"): lambda visit, one: visit.api.delete_schedule(one),
+    ("schedules", "run"): _run_now,
+    ("queues", "pause"): lambda visit, one: visit.api.pause_queue(one),
+    ("queues", "resume"): lambda visit, one: visit.api.resume_queue(one),
+    ("queues", "delete"): lambda visit, one: visit.api.delete_queue(one),
+    ("url-groups", "delete"): lambda visit, one: visit.api.delete_url_group(one),
+    ("flow-control", "pause"): lambda visit, one: visit.api.change_flow_key(one, "pause"),
+    ("flow-control", "resume"): lambda visit, one: visit.api.change_flow_key(one, "resume"),
+    ("flow-control", "resetRate"): lambda visit, one: visit.api.change_flow_key(one, "resetRate"),
+    ("flow-control", "pin"): _pin,
+    ("flow-control", "unpin"): _unpin,
+}
+
+
+async def act_on(visit: Visit) -> Answer:
+    """Do a verb to the one thing that the form names."""
+    kind, verb, name = visit.path["kind"], visit.given("verb"), visit.given("id")
+    act = VERBS.get((kind, verb))
+    if act is None:
+        raise InvalidValue(f"{verb[:40]!r} is nothing that can be done to {kind[:40]}")
+    await act(visit, name)
+    return Done(f"{verb}: {name}", f"/{kind}", target=f"{verb} {name}")
+
+
+screens = (
+    Screen("/schedules", list_schedules),
+    Screen("/queues", list_queues),
+    Screen("/url-groups", list_groups),
+    Screen("/flow-control", list_flow_keys),
+    Screen("/keys", show_keys),
+    Screen("/keys/rotate", rotate_keys, act="keys.rotate"),
+    Screen("/act/{kind}", act_on, act="resource"),
+)

@@ -1,0 +1,213 @@
+"""One run: where its time went, why it is not moving, what it was given and gave back, and what can be done with it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from starlette.responses import Response
+
+from idioteque.console.entries import Entry, Payload, curl, entry_of, payload
+from idioteque.console.frame import Answer, Done, NotShown, Page, Screen, Visit
+from idioteque.console.mounts import mount_of
+from idioteque.console.pages.runs import RunLine, change, line_of
+from idioteque.console.rendering import pretty
+from idioteque.console.waterfall import Waterfall, waterfall
+from idioteque.engine import described
+from idioteque.errors import IdiotequeError, InvalidValue, RunUnknown
+from idioteque.paths import path_text
+from idioteque.records import RunRecord
+
+TABS = ("summary", "input", "output", "error", "attempts", "messages")
+MESSAGES_MAX = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a run is not moving: a cause of the closed list, in words, and until when if that is known."""
+
+    cause: str
+    text: str
+    until_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """An error of the run (`where` is "the function") or of a step."""
+
+    where: str
+    type: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A delivery that was at work on the run, with what the log knows of its message."""
+
+    message_id: str
+    step: str
+    retried: int
+    at_ms: int
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run with all that its tabs show."""
+
+    run: RunLine
+    tab: str
+    why: Reason | None
+    waterfall: Waterfall
+    input: Payload
+    output: Payload | None
+    errors: tuple[Failing, ...]
+    deliveries: tuple[Delivery, ...]
+    mount_url: str
+    curl: str
+    pytest: str
+    finished_at_ms: int | None
+
+
+async def show_run(visit: Visit) -> Answer:
+    record = await _record(visit)
+    tab = visit.asked("tab") or "summary"
+    if tab not in TABS:
+        raise InvalidValue(f"there is no tab {tab[:40]!r}")
+    reason = await visit.runs.runs().why(record.run_id) if record.status in ("running", "waiting") else None
+    why = None
+    if reason is not None:
+        until_ms = None if reason.until is None else round(reason.until.timestamp() * 1000)
+        why = Reason(reason.cause, reason.text, until_ms)
+    deliveries = await _deliveries(visit, record) if tab == "messages" else ()
+    mount_url = await mount_of(visit, record) or ""
+    chars_max = visit.services.settings.shown_chars_max
+    output = None
+    if record.outcome is not None and record.outcome.ok:
+        output = payload(pretty(record.outcome.payload).encode(), chars_max)
+    view = RunView(
+        run=line_of(record),
+        tab=tab,
+        why=why,
+        waterfall=waterfall(record, visit.now_ms),
+        input=payload(pretty(record.event).encode(), chars_max),
+        output=output,
+        errors=tuple(_errors(record)),
+        deliveries=deliveries,
+        mount_url=mount_url,
+        curl=curl(visit.services.settings.api_url, mount_url or "https://YOUR-MOUNT", _JSON, record.event),
+        pytest=pytest_case(record),
+        finished_at_ms=record.finished_at_ms,
+    )
+    return Page("run.html", view)
+
+
+_JSON = (("Content-Type", "application/json"),)
+
+
+def pytest_case(record: RunRecord) -> str:
+    """Return a test that runs the function on this run's event, as it stands."""
+    name = "".join(c if c.isascii() and c.isalnum() else "_" for c in record.function_id)
+    event = repr(cast(object, json.loads(record.event)))
+    wanted = "completed" if record.status != "failed" else "failed"
+    return (
+        "from idioteque.testing import harness\n\n"
+        "from your_app import worker\n\n\n"
+        f"async def test_{name}_as_in_{record.run_id}() -> None:\n"
+        f"    event = {event}\n"
+        "    async with harness(worker) as h:\n"
+        "        published = await h.publish(event)\n"
+        f"        run = await worker.runs.get(published.run_id({record.function_id!r}))\n"
+        f"    assert run is not None and run.status == {wanted!r}, run\n"
+    )
+
+
+def _errors(record: RunRecord) -> Sequence[Failing]:
+    found: list[Failing] = []
+    if record.outcome is not None and not record.outcome.ok:
+        found.append(_failing("the function", record.outcome.payload))
+    elif record.error:
+        found.append(Failing("the function", "", record.error, ""))
+    for step in record.steps:
+        where = path_text(step.path)
+        if step.outcome is not None and not step.outcome.ok:
+            found.append(_failing(where, step.outcome.payload))
+        elif step.outcome is None and step.error:
+            found.append(Failing(where, "", step.error, ""))
+    return found
+
+
+def _failing(where: str, recorded: bytes) -> Failing:
+    error = described(recorded)
+    return Failing(where, str(error["type"]), str(error["message"]), str(error.get("traceback", "")))
+
+
+async def _deliveries(visit: Visit, record: RunRecord) -> tuple[Delivery, ...]:
+    chars_max = visit.services.settings.shown_chars_max
+
+    async def entries(message_id: str) -> tuple[Entry, ...]:
+        try:
+            page = await visit.api.events([("messageId", message_id), ("order", "earliestFirst")])
+        except IdiotequeError:
+            return ()
+        return tuple(entry_of(row, chars_max) for row in page.entries)
+
+    shown = record.deliveries[-MESSAGES_MAX:]
+    found = await asyncio.gather(*(entries(one.message_id) for one in shown))
+    return tuple(
+        Delivery(one.message_id, path_text(one.path), one.retried, one.at_ms, said)
+        for one, said in zip(shown, found, strict=True)
+    )
+
+
+async def download(visit: Visit) -> Answer:
+    """Hand out a whole payload as a file, which no browser shows as a page."""
+    record, what = await _record(visit), visit.path["what"]
+    body = {"input": record.event, "output": record.outcome.payload if record.outcome is not None else b""}.get(what)
+    if body is None:
+        raise NotShown(f"a run has no {what[:40]!r}")
+    name = f"{record.run_id}-{what}.bin"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(body, media_type="application/octet-stream", headers=headers)
+
+
+async def cancel_run(visit: Visit) -> Answer:
+    return Done(await change(visit, visit.path["id"], "cancel"), f"/runs/{visit.path['id']}")
+
+
+async def retry_run(visit: Visit) -> Answer:
+    return Done(await change(visit, visit.path["id"], "retry"), f"/runs/{visit.path['id']}")
+
+
+async def run_anew(visit: Visit) -> Answer:
+    """Start the function again with an event that was edited; it is another run, and this one stays."""
+    record = await _record(visit)
+    mount_url = await mount_of(visit, record)
+    if mount_url is None:
+        visit.runs.refuse_to_send()
+    try:
+        event: object = json.loads(visit.given("event"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidValue(f"the event is not JSON: {error}") from None
+    started = await visit.runs.start_again(record, event, str(mount_url), visit.session.token)
+    return Done(f"run {started} is on its way", f"/runs/{record.run_id}", target=f"{record.run_id} -> {started}")
+
+
+async def _record(visit: Visit) -> RunRecord:
+    record = await visit.runs.record(visit.path["id"])
+    if record is None:
+        raise RunUnknown(visit.path["id"])
+    return record
+
+
+screens = (
+    Screen("/runs/{id}", show_run),
+    Screen("/runs/{id}/cancel", cancel_run, act="run.cancel"),
+    Screen("/runs/{id}/retry", retry_run, act="run.retry"),
+    Screen("/runs/{id}/again", run_anew, act="run.again"),
+    Screen("/runs/{id}/raw/{what}", download),
+)

@@ -1,0 +1,117 @@
+"""Pages as HTML and as JSON. What users sent becomes text: escaped, and what would turn or hide it made visible."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, is_dataclass
+from datetime import UTC, datetime
+from typing import cast
+from urllib.parse import quote, urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+_INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+_JSON_SUFFIX = ".json"
+_UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000))
+
+
+def visible(value: object) -> object:
+    """Return a text with control characters, and those that turn the reading direction, written as escapes."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", value)
+    return value
+
+
+def when(at_ms: int | None) -> Markup:
+    """Return a moment as `<time>`: how long ago once the page's script has seen it, UTC for whoever points at it."""
+    if not at_ms:
+        return Markup('<span class="none">–</span>')
+    utc = utc_text(at_ms)
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(
+        utc.replace(" ", "T", 1).replace(" UTC", "Z"), utc, utc[:19]
+    )
+
+
+def utc_text(at_ms: int) -> str:
+    """Return a moment in UTC to the millisecond; the number itself when no calendar has it."""
+    try:
+        at = datetime.fromtimestamp(at_ms / 1000, UTC)
+    except (OverflowError, OSError, ValueError):
+        return str(at_ms)
+    return f"{at:%Y-%m-%d %H:%M:%S}.{at_ms % 1000:03d} UTC"
+
+
+def duration(ms: int | None) -> str:
+    """Return a span of time in two units at most: `340 ms`, `1.24 s`, `3 m 12 s`, `2 d 4 h`."""
+    if ms is None:
+        return "–"
+    if ms < 1000:
+        return f"{ms} ms"
+    if ms < 60_000:
+        return f"{ms / 1000:.3g} s"
+    for place, (name, unit_ms) in enumerate(_UNITS):
+        if ms >= unit_ms:
+            rest = ms % unit_ms
+            lower, lower_ms = _UNITS[place + 1] if place + 1 < len(_UNITS) else ("", 1)
+            count = rest // lower_ms
+            return f"{ms // unit_ms} {name}" + (f" {count} {lower}" if lower and count else "")
+    return f"{ms} ms"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes for people."""
+    if count < 1024:
+        return f"{count} B"
+    return f"{count / 1024:.3g} KiB" if count < 1024 * 1024 else f"{count / 1024 / 1024:.3g} MiB"
+
+
+def pretty(value: object) -> str:
+    """Return a JSON value as people read it; a text that is JSON is taken for what it says."""
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    if isinstance(value, str):
+        text = value
+        try:
+            value = cast(object, json.loads(text))
+        except (ValueError, RecursionError):
+            return text
+    try:
+        return json.dumps(value, indent=2, ensure_ascii=False)
+    except RecursionError:
+        return "(nested too deeply to be shown)"
+
+
+def segment(text: object) -> str:
+    """Return a text as one segment of a path; one that ends like a JSON twin is written so that it is none."""
+    quoted = quote(str(text), safe="")
+    return quoted[: -len(_JSON_SUFFIX)] + "%2Ejson" if quoted.endswith(_JSON_SUFFIX) else quoted
+
+
+def address(prefix: str, path: str, query: Mapping[str, object]) -> str:
+    """Return a link inside the console; query values that are None or empty are left out."""
+    pairs = [(name, str(value)) for name, value in query.items() if value not in (None, "")]
+    return prefix + path + (f"?{urlencode(pairs)}" if pairs else "")
+
+
+def twin(view: object) -> object:
+    """Return a view as plain values for JSON."""
+    return asdict(view) if is_dataclass(view) and not isinstance(view, type) else view
+
+
+def make_environment() -> Environment:
+    """Return the templates: everything is escaped, and a missing name is an error."""
+    environment = Environment(
+        loader=PackageLoader("idioteque.console"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: dict[str, Callable[..., object]] = {"when": when, "duration": duration, "size": size, "segment": segment}
+    for name, function in filters.items():
+        environment.filters[name] = function  # pyright: ignore[reportUnknownMemberType] - the library's own
+    return environment

@@ -1,0 +1,32 @@
+// What every page does: relative times, keys, live content, copying, ticking, asking before what cannot be undone.
+import { keepTimes } from "./times.js";
+import { listen } from "./keys.js";
+import { goLive } from "./live.js";
+
+document.addEventListener("click", async (event) => {
+  const copy = event.target.closest("[data-copy]");
+  if (copy) {
+    const source = document.querySelector(`[data-source="${copy.dataset.copy}"]`);
+    const said = copy.textContent;
+    try {
+      await navigator.clipboard.writeText(source.textContent);
+      copy.textContent = "Copied";
+    } catch {
+      source.hidden = false; // no clipboard here: show what was to be copied
+      getSelection().selectAllChildren(source);
+    }
+    setTimeout(() => { copy.textContent = said; }, 1500);
+  }
+  if (event.target.closest("[data-help]")) document.getElementById("help").showModal();
+  const sure = event.target.closest("[data-confirm]");
+  if (sure && !confirm(sure.dataset.confirm)) event.preventDefault();
+});
+
+document.addEventListener("change", (event) => {
+  if (!event.target.matches("[data-all]")) return;
+  for (const box of event.target.form.querySelectorAll('input[name="id"]')) box.checked = event.target.checked;
+});
+
+keepTimes();
+listen();
+goLive();
