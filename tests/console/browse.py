@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -111,4 +112,5 @@ def fill_store(path: Path) -> dict[str, str]:
         await worker.close()
         return ids
 
-    return asyncio.run(fill())
+    with ThreadPoolExecutor(1) as thread:  # a loop of its own, whatever runs in this one
+        return thread.submit(lambda: asyncio.run(fill())).result()

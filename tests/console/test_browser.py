@@ -1,0 +1,140 @@
+"""The console in a real browser: every screen, keys, live content, accessibility, and no violation of the policy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_core_python.sync_playwright import Axe
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+
+from tests.console.conftest import Place
+from tests.console.test_pages import PAGES
+from tests.destination import until
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+WAIT_MS = 30_000
+
+
+def browser_path() -> str:
+    given = os.environ.get("IDIOTEQUE_TEST_CHROMIUM")
+    found = given or next(filter(None, map(shutil.which, BROWSERS)), None)
+    assert found, "these tests need Chromium: install it, or set IDIOTEQUE_TEST_CHROMIUM to its path"
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=browser_path(), args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Browser, place: Place) -> Iterator[Page]:
+    """A page that has logged in; whatever the browser complains about fails the test."""
+    context = browser.new_context()
+    context.set_default_timeout(WAIT_MS)
+    page = context.new_page()
+    complaints: list[str] = []
+
+    def complain(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            complaints.append(message.text)
+
+    page.on("console", complain)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.goto(place.server.url)
+    page.get_by_label("The server's token").fill(place.server.token)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def violations(page: Page) -> list[str]:
+    report: Any = Axe().run(page, options={"resultTypes": ["violations"]})
+    return [f"{one['id']}: {[node['html'][:120] for node in one['nodes']][:3]}" for one in report["violations"]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1600])
+def test_every_screen_is_accessible_and_fits(page: Page, place: Place, scheme: Any, width: int) -> None:
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    page.set_viewport_size({"width": width, "height": 900})
+    message = place.publish("/bad-seen", b"{}", Retries="0")
+    until(lambda: message in place.visitor().get("/dead-letters").text)
+    runs = [f"/runs/{place.runs[name]}{tab}" for name in ("good", "bad") for tab in ("", "?tab=error", "?tab=input")]
+    for path in [*PAGES, *runs, f"/messages/{message}"]:
+        page.goto(place.server.url + path)
+        assert violations(page) == [], path
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, f"{path} is {wide} px too wide"
+
+
+def test_a_new_message_appears_by_itself(page: Page, place: Place) -> None:
+    page.goto(f"{place.server.url}/messages")
+    expect(page.locator(".live.on")).to_be_visible()
+    message = place.publish("/live")
+    expect(page.locator(f'a[href="/messages/{message}"]').first).to_be_visible()
+
+
+def test_keys_lead_through_the_runs_and_into_one(page: Page, place: Place) -> None:
+    page.goto(f"{place.server.url}/runs")
+    page.keyboard.press("/")
+    expect(page.get_by_label("Function")).to_be_focused()
+    page.keyboard.press("Escape")
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press("k")
+    expect(page.locator("tr.at")).to_have_count(1)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/runs/run_*")
+    page.keyboard.press("?")
+    expect(page.get_by_role("heading", name="Keyboard")).to_be_visible()
+
+
+def test_a_run_is_cancelled_and_says_so(page: Page, place: Place) -> None:
+    page.goto(f"{place.server.url}/runs/{place.runs['later']}")
+    expect(page.get_by_label("Why it is not moving")).to_contain_text("sleeping")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("alert")).to_contain_text("the run is cancelled")
+    expect(page.locator("h1 .status")).to_have_text("cancelled")
+
+
+def test_a_message_is_published_by_its_form(page: Page, place: Place) -> None:
+    page.goto(f"{place.server.url}/messages/publish")
+    page.get_by_label("URL, or the name").fill(f"{place.destination.url}/from-browser")
+    page.get_by_label("Body").fill('{"hello": "world"}')
+    page.get_by_role("button", name="Publish").click()
+    expect(page.locator("h1 .status")).to_have_text("delivered")
+    assert any(request.target == "/from-browser" for request in place.destination.received)
+
+
+def test_a_dead_letter_is_edited_and_sent_again(page: Page, place: Place) -> None:
+    message = place.publish("/bad-edit", b'{"wrong": 1}', Retries="0")
+    until(lambda: message in place.visitor().get("/dead-letters").text)
+    page.goto(f"{place.server.url}/dead-letters")
+    page.get_by_role("link", name=message).click()
+    page.get_by_text("Edit and retry").click()
+    page.get_by_label("URL").fill(f"{place.destination.url}/mended")
+    page.get_by_label("Body").fill('{"right": 1}')
+    page.get_by_role("button", name="Send, and delete").click()
+    expect(page.locator("h1 .status")).to_have_text("delivered")
+    assert [r.body for r in place.destination.received if r.target == "/mended"] == [b'{"right": 1}']
+    assert message not in place.visitor().get("/dead-letters").text
+
+
+def test_the_screens_are_drawn(page: Page, place: Place, tmp_path: Path) -> None:
+    page.goto(f"{place.server.url}/runs/{place.runs['good']}")
+    bars = page.locator(".waterfall rect.bar").all()
+    assert len(bars) == 2
+    boxes = [bar.bounding_box() for bar in bars]
+    assert all(box is not None and box["width"] > 0 and box["height"] == 10 for box in boxes)
