@@ -85,6 +85,12 @@ def test_faults_by_chance_break_no_promise_and_reach_every_kind() -> None:
     assert set(injected) >= set(faults.SINGLES) - {faults.CANCEL}
 
 
+@pytest.mark.parametrize("seed", [100292, 100876])
+def test_a_run_that_only_stands_for_a_dead_letter_ends_when_another_took_its_place(seed: int) -> None:
+    world = drawn(seed)
+    assert not world.violations, described(world)
+
+
 @pytest.mark.parametrize("hash_seed", ["1", "4711"])
 def test_a_seed_gives_the_same_trace_in_any_process(hash_seed: str) -> None:
     seeds = range(20)

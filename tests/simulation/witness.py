@@ -211,7 +211,7 @@ class Witness:
         elif why.cause == "running" and record.lease_until_ms <= world.outside.now_ms():
             is_told = not world.post.pending(lambda letter: letter.is_callback)
             # A run knows of one trouble, which any later claim of its body clears: that of a step may be forgotten.
-            if is_told and letters and all(letter.state == "dead" and not _is_of_step(letter) for letter in letters):
+            if is_told and letters and all(_is_dead_and_of(record, letter) for letter in letters):
                 world.violate(f"why says of {_named(record)}: {why.text}; but nothing is on its way")
 
     # ---- what must hold in the end
@@ -335,9 +335,11 @@ def _invoked_by(record: RunRecord) -> Callable[[StepRecord], tuple[str, str]]:
     return event_and_function
 
 
-def _is_of_step(letter: Letter) -> bool:
+def _is_dead_and_of(record: RunRecord, letter: Letter) -> bool:
     envelope = decode(letter.outgoing.body, letter.id)
-    return not isinstance(envelope, EventEnvelope) and bool(envelope.path)
+    of_step = not isinstance(envelope, EventEnvelope) and bool(envelope.path)
+    of_run = _is_about(letter, {(record.event_id, record.function_id)}, or_any_event=False)
+    return letter.state == "dead" and of_run and not of_step
 
 
 def _is_about(letter: Letter, runs: set[tuple[str, str]], or_any_event: bool) -> bool:

@@ -92,6 +92,7 @@ class Starts:
             name = f"{kind}:{function.id}:{key_of(key, event)}"
             holder = await self._store.occupy(name, own, until_end=kind == "singleton")
             if holder != own:
+                await self._dismiss(own)
                 return None, f"{function.id} not started: its {kind} is held by {holder}"
         run = replace(self._outbox.first(function.id, envelope), flow=controls.flow(function.id, event))
         if controls.timeout_s is not None:
@@ -102,6 +103,12 @@ class Starts:
         if await self._store.latest(name, envelope.event_id, accepted_at_ms) != envelope.event_id:
             return None, f"{function.id} not started: a later event came"
         return Begin(replace(run, debounce=name), function, controls.debounce_s), ""
+
+    async def _dismiss(self, run: str) -> None:
+        """End the mere record of a message that was given up, once it came again and the run's name was taken."""
+        record = await self._store.get(run)
+        if record is not None and not record.epoch and not record.steps and record.trouble is not None:
+            await self._store.cancel(run)
 
     async def is_superseded(self, envelope: RunEnvelope) -> bool:
         """Whether a later event came while this one's run was held back."""
