@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test simulate check format coverage bench clean help
+.PHONY: screenshots demo test simulate check format coverage bench clean help
 
 help:           ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 14
@@ -31,6 +31,9 @@ check: $(READY) ## lint, types, floors
 	@$(BIN)/lint-imports
 	@$(BIN)/mypy
 	@$(BIN)/pyright
+
+screenshots: $(READY) ## pictures of the console's screens, into docs/screenshots
+	@$(BIN)/python -m tests.console.screenshots
 
 format: $(READY) ## rewrite the code in the house style
 	@$(BIN)/ruff check --fix-only .
