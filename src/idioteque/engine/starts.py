@@ -104,17 +104,23 @@ class Starts:
             return None, f"{function.id} not started: a later event came"
         return Begin(replace(run, debounce=name), function, controls.debounce_s), ""
 
-    async def _dismiss(self, run: str) -> None:
-        """End the mere record of a message that was given up, once it came again and the run's name was taken."""
+    async def _dismiss(self, run: str) -> bool:
+        """Return whether a run has not begun; end the mere record of a message that was given up and came again."""
         record = await self._store.get(run)
-        if record is not None and not record.epoch and not record.steps and record.trouble is not None:
-            await self._store.cancel(run)
+        if record is None:
+            return True
+        if record.epoch or record.steps or record.trouble is None:
+            return False
+        await self._store.cancel(run)
+        return True
 
     async def is_superseded(self, envelope: RunEnvelope) -> bool:
-        """Whether a later event came while this one's run was held back."""
+        """Whether a later event came while this one's run was held back; a run that has begun is not."""
         if envelope.debounce is None:
             return False
-        return await self._store.latest(envelope.debounce, envelope.event_id, 0) != envelope.event_id
+        if await self._store.latest(envelope.debounce, envelope.event_id, 0) == envelope.event_id:
+            return False
+        return await self._dismiss(run_id(envelope.event_id, envelope.function_id))
 
     async def watch_cancels(self, lease: Lease, function: Function, event: Any) -> None:
         """Have the events found that cancel this run."""

@@ -122,6 +122,17 @@ async def test_a_late_copy_of_an_earlier_event_does_not_displace_the_last_one(ri
     assert [run.result for run in await runs(rig)] == [2]
 
 
+async def test_a_run_that_began_is_not_given_up_for_a_later_event(rig: Rig) -> None:
+    declare(rig, sleep="1s", debounce="10s")
+    rig.faults.fail_on, rig.faults.after = {("commit", 1)}, True  # its message comes again after a second
+    await rig.worker.publish(Order(count=1))
+    await rig.clock.advance(10.5)
+    await rig.worker.publish(Order(count=2))
+    await rig.finish()
+
+    assert sorted((run.status, run.result) for run in await runs(rig)) == [("completed", 1), ("completed", 2)]
+
+
 # ---- timeout and cancel
 
 
