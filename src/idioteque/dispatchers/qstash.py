@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, cast
 from urllib.parse import parse_qsl, urlsplit
 
@@ -169,7 +170,7 @@ class QStashDispatcher:
         request = HttpRequest("POST", self.url + path, [("Authorization", f"Bearer {self._token}"), *headers], body)
         for attempt in range(1, SEND_ATTEMPTS + 1):
             try:
-                response = await self._transport.send(request)
+                response = _without(self._token, await self._transport.send(request))
             except TransportError as error:
                 failure = DispatchError(f"{origin(self.url)} could not be asked: {error}")
                 failure.__cause__ = error
@@ -253,6 +254,11 @@ def _refusal(response: HttpResponse, url: str) -> DispatchError:
     text = _text(response)
     hint = "; is QSTASH_TOKEN the token of this server?" if response.status == 401 else ""
     return DispatchError(f"{origin(url)} answered {response.status}: {text}{hint}", response.status, text)
+
+
+def _without(secret: str, response: HttpResponse) -> HttpResponse:
+    """Take a secret out of an answer that quotes the request: its text becomes that of errors and logs."""
+    return replace(response, body=response.body.replace(secret.encode(), b"[redacted]"))
 
 
 def _text(response: HttpResponse) -> str:
