@@ -1,0 +1,48 @@
+"""The search for the schedule that finds a mutant out, the simplest first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.model.explorer import Budget, Case, Schedule, exhaustive, randomized
+from tests.model.mutants import Mutant
+
+BESIDE = {"kill": 1, "dup": 1}
+MANY = {"kill": 4, "dup": 3, "freeze": 2, "expire": 1, "redel": 2, "term": 1, "lost": 1, "away": 1, "keep": 2}
+SEARCHES_MAX = 150
+SEEDS = range(80)
+
+
+def find(mutant: Mutant, schedules_max: int = SEARCHES_MAX) -> tuple[tuple[Case, Schedule] | None, int]:
+    """Return the first schedule that finds a mutant out, if any does, and how many were tried."""
+    tried = 0
+    for budget, preemptions in _budgets(mutant):
+        for case in _cases(mutant):
+            found = exhaustive(mutant.protocol, case, budget, preemptions=preemptions, schedules_max=schedules_max)
+            tried += found.schedules
+            if found.violations:
+                return (case, found.violations[0]), tried
+    for case in _cases(mutant):
+        found = randomized(mutant.protocol, case, {**MANY, **dict.fromkeys(mutant.faults, 2)}, SEEDS)
+        tried += found.schedules
+        if found.violations:
+            return (case, found.violations[0]), tried
+    return None, tried
+
+
+def _budgets(mutant: Mutant) -> Iterator[tuple[Budget, int]]:
+    yield {}, 0
+    for fault in mutant.faults:
+        yield {fault: 1}, 0
+    yield {}, 1
+    for fault in mutant.faults:
+        yield {fault: 1}, 1
+    for fault in mutant.faults:
+        for other in BESIDE:
+            yield {fault: 2} if fault == other else {fault: 1, other: 1}, 0
+
+
+def _cases(mutant: Mutant) -> Iterator[Case]:
+    for program in mutant.programs:
+        for mode in mutant.modes:
+            yield Case(program, mode)
