@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: screenshots demo test simulate check format coverage bench clean help
+.PHONY: screenshots demo test model simulate check format coverage bench clean help
 
 help:           ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 14
@@ -21,6 +21,9 @@ demo: $(READY)  ## publish 200 orders, kill the worker and the server half way, 
 test: $(READY)  ## every test, with real servers and processes
 	@sh tests/install_services.sh
 	@$(BIN)/python -m pytest
+
+model: $(READY) ## the protocol as a model: every schedule with two faults, every mutant
+	@$(BIN)/python -m tests.model
 
 simulate: $(READY) ## worlds full of faults, for SECONDS=60 from a SEED; EXHAUSTIVE=1 for every fault at every call
 	@$(BIN)/python -m tests.simulation --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(if $(EXHAUSTIVE),--exhaustive)
