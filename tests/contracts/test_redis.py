@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import itertools
+import json
+import re
+import subprocess
 import sys
+from collections import defaultdict
 
 import pytest
 
@@ -16,7 +21,7 @@ from idioteque.stores import open_store
 from idioteque.stores.redis import RedisStore
 from idioteque.stores.redis import server as under
 from idioteque.testing.leases import FAILURE, LEASE_MS, OK, RUN, STEP, claim, held, recorded, started
-from tests.contracts.test_postgres_nodes import Skewed
+from tests.contracts.test_postgres_nodes import PROCESS, Skewed
 from tests.redis_server import PrivateRedis, RedisServer
 from tests.services import free_port
 
@@ -64,6 +69,97 @@ async def test_an_operation_waits_for_a_server_that_comes_back(private_redis: Pr
     await asyncio.to_thread(private_redis.start)
     assert await committing in (Won(held=True), Lost(OK, held=True))
     await store.close()
+
+
+@pytest.mark.parametrize("is_down", [False, True], ids=["up", "down"])
+async def test_who_is_cancelled_ends_at_once_and_the_others_go_on(private_redis: PrivateRedis, is_down: bool) -> None:
+    store = RedisStore(private_redis.room())
+    lease = await held(store, "a")
+    enough, count = asyncio.Event(), itertools.count()
+
+    async def write() -> None:
+        while True:
+            n = next(count)
+            await store.commit(lease, (f"{n}",), OK)
+            if n > COMMITS:
+                enough.set()
+
+    writers = [asyncio.create_task(write()) for _ in range(WRITERS)]
+    await asyncio.wait_for(enough.wait(), 60)
+    if is_down:
+        private_redis.kill()
+    for writer in writers:
+        writer.cancel()
+    _, pending = await asyncio.wait(writers, timeout=5)
+    assert pending == set()
+    assert all(writer.cancelled() for writer in writers)
+    if not is_down:
+        assert await store.commit(lease, STEP, OK) == Won(held=True)
+    await store.close()
+
+
+async def test_an_answer_waits_for_the_disk_where_that_was_asked_for(private_redis: PrivateRedis) -> None:
+    told = str(private_redis.execute("INFO", "server"))
+    version = tuple(int(part) for part in re.findall(r"redis_version'?:\s*'?(\d+)\.(\d+)", told)[0])
+    store = RedisStore(private_redis.room(redis_wait_aof=1))
+    if version < (7, 2):
+        with pytest.raises(ConfigurationError, match=r"needs Redis 7\.2"):
+            await store.claim(claim("a"))
+    else:
+        assert await store.commit(await held(store, "a"), STEP, OK) == Won(held=True)
+        private_redis.execute("CONFIG", "SET", "appendonly", "no")
+        with pytest.raises(ConfigurationError, match="appendonly yes"):
+            await RedisStore(private_redis.room(redis_wait_aof=1)).claim(claim("a"))
+    await store.close()
+
+
+def test_of_several_processes_each_run_is_one_ones_and_each_outcome_one_ones(redis_url: str) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, redis_url, str(me)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for me in (1, 2, 3)
+    ]
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == '["ready"]\n'
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        lines = [json.loads(line) for process in processes for line in process.communicate(timeout=60)[0].splitlines()]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait(30)
+    claims, commits = defaultdict(list), defaultdict(list)
+    for kind, run, *rest in lines:
+        if kind == "claim":
+            claims[run].append(rest[0])
+        else:
+            commits[run, rest[0]].append((rest[1], rest[2]))
+    assert {tuple(sorted(answers)) for answers in claims.values()} == {("Busy", "Busy", "Started")}
+    assert (len(claims), len(commits)) == (12, 144)
+    for answers in commits.values():
+        assert sorted(name for name, _ in answers) == ["Lost", "Lost", "Won"]
+        assert len({value for _, value in answers}) == 1, "all adopt the outcome that was first"
+
+
+def test_the_command_line_reads_runs_from_redis(redis_url: str) -> None:
+    async def run() -> None:
+        store = RedisStore(redis_url)
+        await store.commit(await held(store, "a"), BODY, OK)
+        await store.close()
+
+    asyncio.run(run())
+    command = [sys.executable, "-m", "idioteque", "runs", "list", "--store", redis_url, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [(run["id"], run["status"]) for run in json.loads(done.stdout)] == [(RUN, "completed")]
 
 
 async def test_a_server_that_stays_away_is_an_error_of_the_store(

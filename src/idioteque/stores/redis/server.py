@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import cast
@@ -117,13 +117,17 @@ class RedisServer:
     ) -> list[object]:
         give_up_s = self._clock.monotonic_s() + RECONNECT_S
         is_unknown = False
+        stop_if_cancelled = _cancellation()
         while True:
+            stop_if_cancelled()
             connection: AbstractConnection | None = None
             pool = self._pool()
             try:
                 connection = await _connected(pool.connections)
                 await self._check(pool, connection)
-                return await self._exchange(connection, commands, by_text)
+                answers = await self._exchange(connection, commands, by_text)
+                stop_if_cancelled()
+                return answers
             except (TimeoutError, errors.RedisError, OSError) as error:
                 was_sent = connection is not None and pool.is_checked and not isinstance(error, errors.ResponseError)
                 is_unknown = is_unknown or (was_sent and is_write and not isinstance(error, errors.BusyLoadingError))
@@ -246,6 +250,18 @@ class RedisServer:
             return failure, True
         is_refusal = isinstance(error, errors.ReadOnlyError | errors.ClusterDownError | errors.TryAgainError)
         return failure, is_refusal or any(word in text for word in REFUSED)
+
+
+def _cancellation() -> Callable[[], None]:
+    """Return what raises the cancellation that came since: `asyncio.wait_for`, which the driver uses, may lose one."""
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+
+    def stop_if_cancelled() -> None:
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError
+
+    return stop_if_cancelled
 
 
 async def _connected(pool: BlockingConnectionPool) -> AbstractConnection:
