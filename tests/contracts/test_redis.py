@@ -9,10 +9,12 @@ import json
 import re
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
+from typing import Literal
 
 import pytest
 
+from idioteque import Context, InlineDispatcher, Worker
 from idioteque.clock import SystemClock
 from idioteque.errors import ConfigurationError, DatabaseError, DatabaseFull, MissingExtra
 from idioteque.paths import BODY
@@ -22,6 +24,7 @@ from idioteque.stores.redis import RedisStore
 from idioteque.stores.redis import server as under
 from idioteque.testing.leases import FAILURE, LEASE_MS, OK, RUN, STEP, claim, held, recorded, started
 from tests.contracts.test_postgres_nodes import PROCESS, Skewed
+from tests.library.engine.rig import Order
 from tests.redis_server import PrivateRedis, RedisServer
 from tests.services import free_port
 
@@ -287,3 +290,27 @@ def test_a_missing_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(MissingExtra, match=r"idioteque\[redis\]"):
         open_store("rediss://127.0.0.1:6379/0")
+
+
+@pytest.mark.parametrize("mode", ["inline", "isolated"])
+async def test_a_worker_runs_its_functions_from_redis(redis_url: str, mode: Literal["inline", "isolated"]) -> None:
+    dispatcher = InlineDispatcher()
+    worker = Worker(events_schema=Order, store=redis_url, dispatcher=dispatcher)
+    effects: Counter[str] = Counter()
+
+    async def effect(name: str) -> str:
+        effects[name] += 1
+        return name
+
+    @worker.function("f", on="order", singleton="id", timeout="1h")
+    async def f(event: Order, ctx: Context) -> list[str]:
+        both = await asyncio.gather(*(ctx.execute(name, effect, name) for name in "ab"))
+        await ctx.sleep("moment", 1)
+        return [*both, await ctx.execute("c", effect, "c")]
+
+    dispatcher.mount(worker, mode=mode)
+    published = await worker.publish(Order())
+    assert await worker.runs.result(published.run_id("f"), timeout=60) == ["a", "b", "c"]
+    await dispatcher.close()
+    await worker.store.close()
+    assert effects == {"a": 1, "b": 1, "c": 1}
