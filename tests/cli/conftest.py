@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from idioteque.cli import main
+from idioteque.clock import SystemClock
 
 TOKEN = "token-that-must-never-be-seen"
 
@@ -40,6 +41,7 @@ class FakeQStash:
     url: str = ""
     asked: list[Asked] = field(default_factory=list)
     respond: Callable[[Asked], Answer] = lambda _: (200, {})
+    clock_ahead_s: float = 0.0
 
 
 @pytest.fixture
@@ -60,6 +62,9 @@ def qstash() -> Iterator[FakeQStash]:
             self.send_header("Content-Length", str(len(raw)))
             self.end_headers()
             self.wfile.write(raw)
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return super().date_time_string(SystemClock().now_ms() / 1000 + fake.clock_ahead_s)
 
         do_GET = do_POST = do_DELETE = handle_any  # noqa: N815
 

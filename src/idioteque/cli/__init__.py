@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "keys": "idioteque.cli.keys:keys",
     "logs": "idioteque.cli.logs:logs",
     "runs": "idioteque.cli.runs:runs",
+    "doctor": "idioteque.cli.doctor:doctor",
     "version": "idioteque.cli.version:version",
 }
 """Every command and where it lives, `module:attribute`, in the order of the help."""
