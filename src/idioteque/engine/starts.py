@@ -101,6 +101,7 @@ class Starts:
             return Begin(run, function), ""
         name = f"debounce:{function.id}"
         if await self._store.latest(name, envelope.event_id, accepted_at_ms) != envelope.event_id:
+            await self._dismiss(own)
             return None, f"{function.id} not started: a later event came"
         return Begin(replace(run, debounce=name), function, controls.debounce_s), ""
 
