@@ -210,7 +210,8 @@ class Witness:
             world.violate(f"why says nothing of {_named(record)}")
         elif why.cause == "running" and record.lease_until_ms <= world.outside.now_ms():
             is_told = not world.post.pending(lambda letter: letter.is_callback)
-            # A run knows of one trouble, which any later claim of its body clears: that of a step may be forgotten.
+            # A run knows of one trouble, which any later claim of its body clears: that of a step may be forgotten, and
+            # that of a message whose duplicate came after all.
             if is_told and letters and all(_is_dead_and_of(record, letter) for letter in letters):
                 world.violate(f"why says of {_named(record)}: {why.text}; but nothing is on its way")
 
@@ -339,7 +340,7 @@ def _is_dead_and_of(record: RunRecord, letter: Letter) -> bool:
     envelope = decode(letter.outgoing.body, letter.id)
     of_step = not isinstance(envelope, EventEnvelope) and bool(envelope.path)
     of_run = _is_about(letter, {(record.event_id, record.function_id)}, or_any_event=False)
-    return letter.state == "dead" and of_run and not of_step
+    return letter.state == "dead" and not letter.came_after_death and of_run and not of_step
 
 
 def _is_about(letter: Letter, runs: set[tuple[str, str]], or_any_event: bool) -> bool:
