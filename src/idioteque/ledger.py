@@ -187,7 +187,7 @@ def commit_step(run: RunRow, step: StepRow, holder: Holder, token: int, outcome:
     held = holder.is_held_by(token)
     if step.outcome is not None or not run.is_open:
         return Lost(step.outcome, held)
-    if not outcome.ok and holder.is_held_by_another(token, now_ms):
+    if not outcome.ok and _is_overtaken(run, holder, token, now_ms):
         return Stale()
     _record(run, step, outcome, now_ms)
     _note_progress(holder, held, now_ms)
@@ -199,7 +199,7 @@ def commit_seat(run: RunRow, step: StepRow, seat: SeatRow, token: int, outcome: 
     owes it a wake."""
     if step.outcome is not None or not run.is_open:
         return Lost(step.outcome, held=False, wake=seat.wake)
-    if not outcome.ok and seat.is_held_by_another(token, now_ms):
+    if not outcome.ok and _is_overtaken(run, seat, token, now_ms):
         return Stale()
     _record(run, step, outcome, now_ms)
     seat.token, seat.strikes = 0, 0
@@ -225,7 +225,7 @@ def commit_body(run: RunRow, token: int, outcome: Outcome, now_ms: int) -> Commi
     """End the run."""
     if not run.is_open:
         return Lost(run.outcome, held=False)
-    if not outcome.ok and run.is_held_by_another(token, now_ms):
+    if not outcome.ok and _is_overtaken(run, run, token, now_ms):
         return Stale()
     run.outcome = outcome
     run.status = "completed" if outcome.ok else "failed"
@@ -349,6 +349,11 @@ def renew(run: RunRow, holder: Holder, token: int, lease_ms: int, now_ms: int) -
         return False
     holder.lease_until_ms, holder.alive_at_ms = now_ms + lease_ms, now_ms
     return True
+
+
+def _is_overtaken(run: RunRow, holder: Holder, token: int, now_ms: int) -> bool:
+    """Whether a failure comes too late: another holds the lease, or the run was let go on after a failure since."""
+    return holder.is_held_by_another(token, now_ms) or (run.epoch > 0 and holder.token != token)
 
 
 def _record(run: RunRow, step: StepRow, outcome: Outcome, now_ms: int) -> None:

@@ -244,6 +244,17 @@ class OperationsContract:
         await store.commit(Lease(RUN, again.token), ("bad",), OTHER)
         assert [entry.path for entry in started(await store.claim(claim("b"))).outcomes] == [("good",), ("bad",)]
 
+    async def test_a_failure_from_before_the_run_was_opened_again_comes_too_late(self, store: Store) -> None:
+        zombie = await held(store, "a")
+        await store.commit(zombie, BODY, FAILURE)
+        await store.reopen(RUN)
+        assert await store.commit(zombie, ("bad",), FAILURE) == Stale()
+        assert await store.commit(zombie, BODY, FAILURE) == Stale()
+        assert (await recorded(store)).status == "waiting"
+        lease = await held(store, "b", message="msg_2")
+        assert await store.commit(lease, ("bad",), FAILURE) == Won(held=True, seq=1)
+        assert await store.commit(lease, BODY, FAILURE) == Won(held=False)
+
     async def test_what_has_not_failed_is_not_opened_again(self, store: Store) -> None:
         assert await store.reopen("run_2") is None
         lease = await held(store, "a")

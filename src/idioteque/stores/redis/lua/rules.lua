@@ -8,6 +8,10 @@ local function is_held_by_another(holder, token, at)
   return holder.token ~= 0 and holder.token ~= token and holder.lease_until > at
 end
 
+local function is_overtaken(run, holder, token, at)
+  return is_held_by_another(holder, token, at) or (run.epoch > 0 and holder.token ~= token)
+end
+
 local function finished(run) return {'finished', run.status, run.ok, run.outcome or '', run.function_id} end
 
 local function lost(row, held, wake) return {'lost', row.ok, row.outcome or '', held and 1 or 0, wake or 0} end
@@ -69,7 +73,7 @@ end
 local function commit_step(run, step, holder, token, ok, payload, at)
   local held = is_held_by(holder, token)
   if step.ok >= 0 or not is_open(run) then return lost(step, held) end
-  if ok == 0 and is_held_by_another(holder, token, at) then return {'stale'} end
+  if ok == 0 and is_overtaken(run, holder, token, at) then return {'stale'} end
   record(run, step, ok, payload, at)
   note_progress(holder, held, at)
   return won(held, 0, step.seq)
@@ -77,7 +81,7 @@ end
 
 local function commit_seat(run, step, seat, token, ok, payload, at)
   if step.ok >= 0 or not is_open(run) then return lost(step, false, seat.wake) end
-  if ok == 0 and is_held_by_another(seat, token, at) then return {'stale'} end
+  if ok == 0 and is_overtaken(run, seat, token, at) then return {'stale'} end
   record(run, step, ok, payload, at)
   seat.token, seat.strikes = 0, 0
   local owes = run.dirty == 0
@@ -88,7 +92,7 @@ end
 
 local function commit_body(run, token, ok, payload, at)
   if not is_open(run) then return lost(run, false) end
-  if ok == 0 and is_held_by_another(run, token, at) then return {'stale'} end
+  if ok == 0 and is_overtaken(run, run, token, at) then return {'stale'} end
   run.ok, run.outcome, run.finished = ok, payload, at
   run.status = ok == 1 and 'completed' or 'failed'
   run.token, run.strikes = 0, 0
