@@ -73,7 +73,8 @@ class ModelRun:
             self.alive = now
 
     def _is_refused(self, token: int, is_ok: bool, now: int) -> bool:
-        return not is_ok and self.holder not in (0, token) and now < self.until
+        is_overtaken = self.epoch > 0 and self.holder != token
+        return not is_ok and (is_overtaken or (self.holder not in (0, token) and now < self.until))
 
     def commit_step(self, token: int, path: tuple[str, ...], out: Any, is_ok: bool, now: int) -> tuple[Any, ...]:
         known = self.steps.get(path)

@@ -70,6 +70,7 @@ class PausingTransaction:
     def __init__(self, tx: Transaction, text: str, pause: Callable[[], None]) -> None:
         self._tx, self._text, self._pause = tx, text, pause
         self.lock_row, self.lock_rows, self.now_ms = tx.lock_row, tx.lock_rows, tx.now_ms
+        self.writers_take_turns = tx.writers_take_turns
 
     def execute(self, sql: str, parameters: Mapping[str, SqlValue] | None = None) -> list[Row]:
         if self._text in sql:
