@@ -17,6 +17,7 @@ from idioteque.errors import ConfigurationError, IdiotequeError, InvalidValue, M
 
 COMMANDS: Mapping[str, str] = {
     "serve": "idioteque.cli.serve:serve",
+    "dev": "idioteque.cli.dev:dev",
     "console": "idioteque.cli.console:console",
     "demo": "idioteque.cli.demo:demo",
     "publish": "idioteque.cli.publish:publish",
