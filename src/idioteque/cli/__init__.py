@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, str] = {
     "keys": "idioteque.cli.keys:keys",
     "logs": "idioteque.cli.logs:logs",
     "runs": "idioteque.cli.runs:runs",
+    "migrate": "idioteque.cli.migrate:migrate",
     "doctor": "idioteque.cli.doctor:doctor",
     "version": "idioteque.cli.version:version",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from idioteque.database.protocol import Database, Row, SqlValue, Transaction, migrate
+from idioteque.database.protocol import Database, Row, SqlValue, Transaction, migrate, migrations
 from idioteque.database.sqlite import SqliteDatabase
 from idioteque.errors import ConfigurationError, MissingExtra
 
@@ -15,6 +15,7 @@ __all__ = [
     "check_database",
     "is_postgres",
     "migrate",
+    "migrations",
     "open_database",
     "sqlite_path",
 ]

@@ -72,19 +72,11 @@ async def migrate(database: Database, component: str, package: str) -> int:
 
     Components count separately, so the library and the server may live in one database.
     """
-    files = sorted((f for f in resources.files(package).iterdir() if _NUMBERED.fullmatch(f.name)), key=lambda f: f.name)
-    scripts = [(int(f.name[:4]), f.read_text(encoding="utf-8")) for f in files]
+    scripts = _scripts(package)
 
     def operation(tx: Transaction) -> int:
-        tx.script(
-            "CREATE TABLE IF NOT EXISTS idioteque_migrations"
-            " (component TEXT NOT NULL, version BIGINT NOT NULL, PRIMARY KEY (component, version))"
-        )
-        rows = tx.execute(
-            "SELECT version FROM idioteque_migrations WHERE component = :component", {"component": component}
-        )
-        applied = {row[0] for row in rows}
-        missing = [(version, script) for version, script in scripts if version not in applied]
+        applied = _applied(tx, component)
+        missing = [(version, script) for version, (_, script) in scripts.items() if version not in applied]
         for version, script in missing:
             tx.script(script)
             tx.execute(
@@ -94,3 +86,46 @@ async def migrate(database: Database, component: str, package: str) -> int:
         return len(missing)
 
     return await database.write(operation)
+
+
+async def migrations(database: Database | None, component: str, package: str) -> dict[str, bool]:
+    """Return the name of each migration and whether it is applied, changing nothing; None is a database that is to be.
+
+    One that a newer release applied has its number for a name.
+    """
+    scripts = _scripts(package)
+
+    def operation(tx: Transaction) -> None:
+        raise _Told(_applied(tx, component))
+
+    applied: set[int] = set()
+    try:
+        if database is not None:
+            await database.write(operation)
+    except _Told as told:
+        applied = told.applied
+    known = {version: name for version, (name, _) in scripts.items()}
+    return {known.get(version, f"{version:04}"): version in applied for version in sorted(known.keys() | applied)}
+
+
+class _Told(Exception):
+    """Carries what was read out of a transaction, and undoes the table that was made for reading it."""
+
+    def __init__(self, applied: set[int]) -> None:
+        self.applied = applied
+
+
+def _scripts(package: str) -> dict[int, tuple[str, str]]:
+    """Return the name and the text of each script, by its version, in their order."""
+    files = sorted((f for f in resources.files(package).iterdir() if _NUMBERED.fullmatch(f.name)), key=lambda f: f.name)
+    return {int(f.name[:4]): (f.name.removesuffix(".sql"), f.read_text(encoding="utf-8")) for f in files}
+
+
+def _applied(tx: Transaction, component: str) -> set[int]:
+    tx.script(
+        "CREATE TABLE IF NOT EXISTS idioteque_migrations"
+        " (component TEXT NOT NULL, version BIGINT NOT NULL, PRIMARY KEY (component, version))"
+    )
+    # What this component has applied; the others of the database count for themselves.
+    rows = tx.execute("SELECT version FROM idioteque_migrations WHERE component = :component", {"component": component})
+    return {int(row[0]) for row in rows}
