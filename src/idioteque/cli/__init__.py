@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, str] = {
     "runs": "idioteque.cli.runs:runs",
     "migrate": "idioteque.cli.migrate:migrate",
     "doctor": "idioteque.cli.doctor:doctor",
+    "completion": "idioteque.cli.completion:completion",
     "version": "idioteque.cli.version:version",
 }
 """Every command and where it lives, `module:attribute`, in the order of the help."""
