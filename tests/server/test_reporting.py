@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from idioteque.server.reporting import OneLine, redacted
+from idioteque.server.reporting import JsonLines, OneLine, redacted
 from tests.destination import open_destination, until
 from tests.processes import start_server
 
@@ -68,7 +68,29 @@ def test_a_traceback_stays_behind_its_margin() -> None:
     assert len(lines) > 2
 
 
-def test_twenty_planted_secrets_turn_up_in_no_log_and_no_refusal(tmp_path: Path) -> None:
+def test_a_record_in_json_has_fixed_fields_and_no_secret() -> None:
+    try:
+        raise ValueError("password=SECRET99 at postgresql://u:SECRET99@db.test/x")
+    except ValueError as error:
+        trace = (type(error), error, error.__traceback__)
+    said = "Bearer SECRET99\n\u202e sig_SECRET99SECRET99 %s"
+    record = logging.LogRecord("idioteque.x", logging.ERROR, "x.py", 1, said, ("http://u:SECRET99@h/",), trace)
+    record.created = 1_700_000_000.25
+    record.run_id, record.message_id, record.body = "run_1", "http://u:SECRET99@h/", "SECRET99"
+    text = JsonLines().format(record)
+    assert "SECRET99" not in text
+    assert text.isascii()
+    assert len(text.splitlines()) == 1
+    fields = json.loads(text)
+    assert set(fields) == {"time", "level", "logger", "message", "exception", "run_id", "message_id"}
+    assert fields["time"] == "2023-11-14T22:13:20.250+00:00"
+    assert (fields["level"], fields["logger"], fields["run_id"]) == ("ERROR", "idioteque.x", "run_1")
+    assert fields["message"] == "Bearer ***\n\u202e sig_*** http://***@h/"
+    assert "ValueError" in fields["exception"]
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_twenty_planted_secrets_turn_up_in_no_log_and_no_refusal(tmp_path: Path, form: str) -> None:
     token = base64.b64encode(json.dumps({"UserID": "u", "Password": SECRETS[2]}).encode()).decode()
     credentials = {
         "QSTASH_CURRENT_SIGNING_KEY": f"sig_{SECRETS[0]}",
@@ -88,7 +110,7 @@ def test_twenty_planted_secrets_turn_up_in_no_log_and_no_refusal(tmp_path: Path)
         "Upstash-Callback": f"http://u:{SECRETS[8]}@{nowhere}/?t={SECRETS[9]}",
     }
     answer = (500, {"Set-Cookie": SECRETS[10], "X-Token": SECRETS[11]}, SECRETS[12].encode())
-    server = start_server(tmp_path, env=credentials)
+    server = start_server(tmp_path, env=credentials, args=("--log-format", form))
     said: list[str] = []
 
     def send(method: str, target: str, body: str = "", bearer: str = token, **headers: str) -> tuple[int, str]:
@@ -117,3 +139,19 @@ def test_twenty_planted_secrets_turn_up_in_no_log_and_no_refusal(tmp_path: Path)
     assert server.stop() == 0
     said.extend(server.lines)
     assert [secret for secret in SECRETS if secret in "\n".join(said)] == []
+
+
+def test_a_server_with_json_logs_warns_in_json(tmp_path: Path) -> None:
+    first = start_server(tmp_path)
+    connection = http.client.HTTPConnection("127.0.0.1", first.port, timeout=20)
+    connection.request("POST", "/v2/keys/rotate", headers={"Authorization": f"Bearer {first.token}"})
+    with contextlib.closing(connection), connection.getresponse() as response:
+        assert response.status == 200
+    assert first.stop() == 0
+    second = start_server(tmp_path, args=("--log-format", "json"))
+    assert second.stop() == 0
+    [warning] = [json.loads(line) for line in second.lines if line.startswith("{")]
+    assert (warning["level"], "stale" in warning["message"]) == ("WARNING", True)
+    assert set(warning) == {"time", "level", "logger", "message"}
+    said = "\n".join(second.lines)
+    assert [secret for secret in (first.token, first.current_key, first.next_key) if secret in said] == []

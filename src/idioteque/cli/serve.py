@@ -12,7 +12,7 @@ from idioteque.console.settings import ConsoleSettings
 from idioteque.server.config import ServerConfig, with_settings
 from idioteque.server.network import checked_rewrite
 from idioteque.server.process import run
-from idioteque.server.reporting import log_lines
+from idioteque.server.reporting import LogFormat, log_lines
 
 DEFAULTS = ServerConfig()
 
@@ -52,6 +52,9 @@ DEFAULTS = ServerConfig()
 )
 @click.option("--console-prefix", default="", metavar="PATH", help="The path under which a proxy shows the console.")
 @click.option("--trust-forwarded", is_flag=True, help="Let the proxy say it: X-Forwarded-Prefix and -Proto.")
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Of what stderr gets."
+)
 @click.option("--no-console", is_flag=True, help="Serve the API alone.")
 def serve(
     host: str,
@@ -66,6 +69,7 @@ def serve(
     mount_url: str | None,
     console_prefix: str,
     trust_forwarded: bool,
+    log_format: LogFormat,
     no_console: bool,
 ) -> None:
     """Run the QStash-compatible server until SIGTERM, which lets deliveries under way end; the console is on /.
@@ -73,7 +77,7 @@ def serve(
     Credentials come from QSTASH_TOKEN, QSTASH_CURRENT_SIGNING_KEY and QSTASH_NEXT_SIGNING_KEY, or are made at the first
     start; QSTASH_READONLY_TOKEN may only read.
     """
-    log_lines()
+    log_lines(log_format)
     named = ServerConfig(
         host=host,
         port=port,

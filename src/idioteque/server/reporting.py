@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+from datetime import UTC, datetime
+from typing import Literal
+
+LogFormat = Literal["text", "json"]
 
 TRACE_MARGIN = "    | "  # before each line of a traceback, so that none can pass for a record
 
@@ -51,9 +56,32 @@ class OneLine(logging.Formatter):
         return "\n".join(TRACE_MARGIN + escaped(redacted(line)) for line in text.splitlines())
 
 
-def log_lines() -> None:
+RECORD_FIELDS = ("run_id", "event_id", "function_id", "message_id")
+"""What a record may carry beside its message; nothing else of it is written."""
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object for a record: `time` in UTC, `level`, `logger`, `message`, `exception` where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": redacted(record.getMessage()),
+        }
+        if record.exc_info:
+            fields["exception"] = redacted(self.formatException(record.exc_info))
+        for name in RECORD_FIELDS:
+            value: object = getattr(record, name, None)
+            if value is not None:
+                fields[name] = redacted(str(value))
+        return json.dumps(fields)  # in ASCII, so that no character of a stranger's reaches a terminal
+
+
+def log_lines(form: LogFormat = "text") -> None:
     """Send warnings, and all of the audit trail, to stderr, one line for each."""
     handler = logging.StreamHandler()
-    handler.setFormatter(OneLine())
+    handler.setFormatter(JsonLines() if form == "json" else OneLine())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("idioteque.audit").setLevel(logging.INFO)
