@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         IdiotequeError,
         InvalidValue,
         NonRetryableError,
+        PassOver,
         ResultNotSerializable,
         RetryAfter,
         RunCancelled,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from idioteque.mount import Mount
     from idioteque.retry import Retry
     from idioteque.runs import Run, RunPage, Step, Why
+    from idioteque.sync import SyncContext
     from idioteque.transport import HttpRequest, HttpResponse
     from idioteque.worker import Worker
 
@@ -53,6 +55,7 @@ __all__ = [
     "Limit",
     "Mount",
     "NonRetryableError",
+    "PassOver",
     "Published",
     "QStashDispatcher",
     "Rate",
@@ -69,6 +72,7 @@ __all__ = [
     "Step",
     "StepFailed",
     "StepInterrupted",
+    "SyncContext",
     "Why",
     "Worker",
 ]
@@ -89,6 +93,7 @@ _HOMES = {
     "Limit": "idioteque.controls",
     "Mount": "idioteque.mount",
     "NonRetryableError": "idioteque.errors",
+    "PassOver": "idioteque.errors",
     "Published": "idioteque.function",
     "QStashDispatcher": "idioteque.dispatchers",
     "Rate": "idioteque.controls",
@@ -105,6 +110,7 @@ _HOMES = {
     "Step": "idioteque.runs",
     "StepFailed": "idioteque.errors",
     "StepInterrupted": "idioteque.errors",
+    "SyncContext": "idioteque.sync",
     "Why": "idioteque.runs",
     "Worker": "idioteque.worker",
 }

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import inspect
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-THREADS_MAX = 64
+from idioteque.callers import Caller, caller_here, host_here
+from idioteque.threads import Threads, step_threads
 
 T = TypeVar("T")
 
@@ -31,11 +32,43 @@ async def call_anywhere(call: Callable[..., Any], args: tuple[Any, ...], kwargs:
     """
     if is_async(call):
         return await call(*args, **kwargs)
+    caller = Caller(host_here.get())
+    token = caller_here.set(caller)
+    try:
+        result = await in_thread(step_threads(), functools.partial(call, *args, **kwargs))
+        return await result if inspect.isawaitable(result) else result
+    finally:
+        caller.close()  # whatever its thread still asks for, nobody waits for it any more
+        caller_here.reset(token)
+
+
+def in_thread(threads: Threads, call: Callable[[], Any]) -> asyncio.Future[Any]:
+    """Run a plain callable in one of these threads, with this context's variables; once cancelled it does not start."""
+    loop = asyncio.get_running_loop()
     context = contextvars.copy_context()
-    result = await asyncio.get_running_loop().run_in_executor(
-        _threads(os.getpid()), functools.partial(context.run, _called, call, *args, **kwargs)
-    )
-    return await result if inspect.isawaitable(result) else result
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    def work() -> None:
+        if future.cancelled():
+            return
+        result, error = None, None
+        try:
+            result = context.run(_called, call)
+        except BaseException as raised:  # it is raised where the callable is awaited
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threads.submit(work)
+    return future
 
 
 def _called(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -64,11 +97,6 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
 async def run_in_background(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on this process's background loop, for a caller whose own loop will not live long."""
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, _background_loop(os.getpid())))
-
-
-@functools.lru_cache(maxsize=1)
-def _threads(_process_id: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="idioteque-step")
 
 
 _starting = threading.Lock()

@@ -27,6 +27,9 @@ IdiotequeError
 ├── RunFailed                   the run whose result was asked for has failed
 ├── RunCancelled                the run whose result was asked for was cancelled
 └── RunUnknown                  no such run is stored
+
+BaseException
+└── PassOver                    ends code whose delivery goes no further; no failure, so let it pass
 """
 
 from __future__ import annotations
@@ -201,6 +204,14 @@ class RunUnknown(IdiotequeError):
     def __init__(self, run_id: str) -> None:
         super().__init__(f"no run {run_id!r} is stored")
         self.run_id = run_id
+
+
+class PassOver(BaseException):
+    """Raised by a context's operations in code that has to end, since its delivery goes no further.
+
+    A plain function's thread is let go with it, and code that still runs after its pass meets it, such as a `finally`
+    block. It is no `Exception`, so that nobody's `except` takes it for a failure; catch it only to raise it again.
+    """
 
 
 def first_line(error: BaseException, length_max: int = 500) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Generic, TypedDict, TypeVar, Unpack
+from inspect import isasyncgenfunction, isgeneratorfunction
+from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack, overload
 
-from idioteque.bridge import is_async, run_sync
+from idioteque.bridge import run_sync
 from idioteque.clock import Clock, SystemClock
 from idioteque.context import Context
 from idioteque.controls import CancelOn, Key, Limit, Rate
@@ -24,6 +25,7 @@ from idioteque.retry import Retry
 from idioteque.runs import Runs
 from idioteque.store import Store
 from idioteque.stores import open_store
+from idioteque.sync import SyncContext, awaitable
 from idioteque.tracing import span
 from idioteque.values import NotSerializable, codec_of
 
@@ -32,6 +34,7 @@ FUNCTION_ID_LENGTH_MAX = 100  # what is derived from it must be an id as well
 
 E_ = TypeVar("E_")
 R = TypeVar("R")
+FailureHandler = Handler | Callable[[Any, SyncContext], Any]
 
 
 class Options(TypedDict, total=False):
@@ -53,6 +56,15 @@ class DurableFunction(Function, Generic[E_, R]):
         """Run the handler as it was written, with whatever context is given."""
         result: R = await self.handler(event, ctx)
         return result
+
+
+class Declaration(Protocol):
+    """What `Worker.function` returns: the decorator of an async or a plain handler."""
+
+    @overload
+    def __call__(self, handler: Callable[[E_, Context], Coroutine[Any, Any, R]], /) -> DurableFunction[E_, R]: ...
+    @overload
+    def __call__(self, handler: Callable[[E_, SyncContext], R], /) -> DurableFunction[E_, R]: ...
 
 
 class Worker:
@@ -92,10 +104,12 @@ class Worker:
         *,
         on: On,
         retry: Retry | None = None,
-        on_failure: Handler | None = None,
+        on_failure: FailureHandler | None = None,
         **controls: Unpack[Options],
-    ) -> Callable[[Callable[[E_, Context], Coroutine[Any, Any, R]]], DurableFunction[E_, R]]:
+    ) -> Declaration:
         """Declare the decorated `async def handler(event, ctx)` as a durable function.
+
+        A plain `def handler(event, ctx)` gets a `SyncContext` and runs in a thread of its own.
 
         `id` names it for good: runs are stored under it. `on` is a type name, an event class, a list of either, or a
         predicate of the event. `retry` governs the function's own exceptions; an uncaught `StepFailed` ends the run.
@@ -105,29 +119,54 @@ class Worker:
         `singleton="field"`: while a run for a value is at work, another event starts none. `idempotency="field"`: one
         run for each value, as long as that run is kept. `cancel_on=[(EventClass, {"their_field": "our_field"})]` names
         what cancels it.
-        `on_failure`, an `async def handler(failure, ctx)`, is run when the run has failed, as a durable run of its own.
+        `on_failure`, a `handler(failure, ctx)` of either kind, is run when the run has failed, as a run of its own.
         """
 
-        def declare(handler: Callable[[E_, Context], Coroutine[Any, Any, R]]) -> DurableFunction[E_, R]:
+        def declare(handler: Callable[[E_, Any], Any]) -> DurableFunction[E_, Any]:
             return self.create_function(id, on, handler, retry=retry, on_failure=on_failure, **controls)
 
         return declare
+
+    @overload
+    def create_function(
+        self,
+        id: str,
+        on: On,
+        handler: Callable[[E_, Context], Coroutine[Any, Any, R]],
+        *,
+        retry: Retry | None = None,
+        on_failure: FailureHandler | None = None,
+        **controls: Unpack[Options],
+    ) -> DurableFunction[E_, R]: ...
+
+    @overload
+    def create_function(
+        self,
+        id: str,
+        on: On,
+        handler: Callable[[E_, SyncContext], R],
+        *,
+        retry: Retry | None = None,
+        on_failure: FailureHandler | None = None,
+        **controls: Unpack[Options],
+    ) -> DurableFunction[E_, R]: ...
 
     def create_function(
         self,
         id: str,  # noqa: A002 - the surface's name
         on: On,
-        handler: Callable[[E_, Context], Coroutine[Any, Any, R]],
+        handler: Callable[[E_, Any], Any],
         *,
         retry: Retry | None = None,
-        on_failure: Handler | None = None,
+        on_failure: FailureHandler | None = None,
         **controls: Unpack[Options],
-    ) -> DurableFunction[E_, R]:
+    ) -> DurableFunction[E_, Any]:
         """Declare a function without a decorator; see `function`."""
         if id in self._functions:
             raise ConfigurationError(f"there is a function {id!r} already; every function needs an id of its own")
-        if not is_async(handler) or (on_failure is not None and not is_async(on_failure)):
-            raise ConfigurationError(f"function {id!r} must be an `async def`; plain callables go into its steps")
+        for each in (handler, on_failure):
+            if each is not None and (not callable(each) or isgeneratorfunction(each) or isasyncgenfunction(each)):
+                raise ConfigurationError(f"function {id!r} must be a `def` or an `async def` that does not yield")
         if len(id) > FUNCTION_ID_LENGTH_MAX:
             raise ConfigurationError(f"function id {id!r} is longer than {FUNCTION_ID_LENGTH_MAX} characters")
         trigger = Trigger(on)
@@ -138,8 +177,9 @@ class Worker:
             raise ConfigurationError(f"function {id!r}: {error}") from error
         checked = check(**controls)
         checked.check_fields(id, trigger.classes(self.schema))
-        function: DurableFunction[E_, R] = DurableFunction(
-            id, trigger, handler, retry or Retry(), codec, on_failure, checked
+        function: DurableFunction[E_, Any] = DurableFunction(
+            *(id, trigger, awaitable(handler), retry or Retry(), codec),
+            *(None if on_failure is None else awaitable(on_failure), checked),
         )
         self._functions[id] = function
         return function

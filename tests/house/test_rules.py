@@ -152,7 +152,7 @@ def test_the_tree_of_errors_is_the_one_that_is_drawn() -> None:
             depth = len(match[1]) // 4
             above = [*above[: depth + 1], match[2]]
             drawn.append((match[2], above[-2]))
-        elif re.fullmatch(r"\w+Error", line):
+        elif re.fullmatch(r"\w+(Error|Exception)", line):
             above = [line]
     classes = [node for node in tree(path).body if isinstance(node, ast.ClassDef)]
     defined = [(c.name, ast.unparse(c.bases[0])) for c in classes if c.name != "IdiotequeError"]

@@ -8,10 +8,6 @@ from dataclasses import dataclass
 from idioteque.paths import Path
 
 
-class PassOver(BaseException):
-    """Raised by `execute` in code that still runs after its pass has ended, such as a `finally` block."""
-
-
 @dataclass(frozen=True, slots=True)
 class Postponed:
     """A step whose next attempt is due later than this delivery wants to wait."""

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
+from idioteque.callers import Host, host_here
 from idioteque.clock import Clock
 from idioteque.context import StepOptions
 from idioteque.engine.endings import (
@@ -22,7 +23,6 @@ from idioteque.engine.endings import (
     Faulted,
     LeaseLost,
     Missing,
-    PassOver,
     Postponed,
     Raised,
     Returned,
@@ -34,7 +34,7 @@ from idioteque.engine.outbox import Outbox
 from idioteque.engine.reporting import StepReport
 from idioteque.engine.step import MISSING, Prepare, Scope, Sleep, Step, Wait, current
 from idioteque.engine.waits import Watch
-from idioteque.errors import DuplicateStepKey, InvalidValue
+from idioteque.errors import DuplicateStepKey, InvalidValue, PassOver
 from idioteque.function import Published
 from idioteque.ids import derived_id
 from idioteque.paths import BODY, PATH_DEPTH_MAX, Path, checked_key, path_text
@@ -107,7 +107,7 @@ class InlinePass:
 
     async def run(self, body: Callable[[], Awaitable[object]]) -> Ending:
         """Run the body as far as it gets; no step is left running when this returns."""
-        task = asyncio.ensure_future(_contained(body))
+        task = asyncio.ensure_future(_contained(body, self))
         task.add_done_callback(lambda _: self._changed.set())
         try:
             while not task.done():
@@ -392,7 +392,8 @@ class InlinePass:
         self._moves += 1
 
 
-async def _contained(body: Callable[[], Awaitable[object]]) -> object:
+async def _contained(body: Callable[[], Awaitable[object]], host: Host) -> object:
+    host_here.set(host)
     try:
         return await body()
     except SystemExit as error:  # asyncio would end the whole process

@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from idioteque.bridge import call_anywhere, is_async
+from idioteque.callers import host_here
 from idioteque.clock import Clock
 from idioteque.context import StepOptions
 from idioteque.durations import seconds
-from idioteque.engine.endings import PassOver, Postponed
+from idioteque.engine.endings import Postponed
 from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, UNSERIALIZABLE, NoJsonForm, failure
 from idioteque.engine.reporting import StepReport
-from idioteque.errors import first_line
+from idioteque.errors import PassOver, first_line
 from idioteque.paths import Path, path_text
 from idioteque.retry import Retry
 from idioteque.store import NEVER_MS, Done, Exhausted, Gone, Lease, Lost, Outcome, Stale, Store, Unfinished, Won
@@ -212,11 +213,11 @@ class Step(Scope):
             if self.owner.is_over:
                 raise
             return await self._failed(error)
-        self._goes_on()
+        self.goes_on()
         return self._encoded(codec, value)
 
     async def _called(self) -> Any:
-        token = current.set(self)
+        token, host = current.set(self), host_here.set(self)
         call = self._call if is_async(self._call) else self.owner.in_thread(self._call)
         try:
             if self._timeout_s is None:
@@ -231,9 +232,10 @@ class Step(Scope):
                 raise
         finally:
             current.reset(token)
+            host_here.reset(host)
 
     async def _failed(self, error: BaseException) -> Outcome | None:
-        self._goes_on()
+        self.goes_on()
         owner = self.owner
         pause_s = None if self._options.at_most_once else self._retry.after(error, self._attempts + 1)
         if pause_s is None or owner.is_misused:
@@ -278,11 +280,18 @@ class Step(Scope):
         owner.remember(self.path, outcome, answer.seq if isinstance(answer, Won) else 0)
         return outcome
 
-    def _goes_on(self) -> None:
-        """The callable has ended: what follows, a commit, moves by itself, also for a container."""
+    def rests(self) -> None:
+        """Its thread waits for a step of its own; taking that one's key said so already."""
+
+    def goes_on(self) -> None:
+        """What follows moves by itself, also in a container: a commit, or a thread whose step has been answered."""
         if self._is_container:
             self._is_container = False
             self.owner.goes_on()
+
+    def in_thread(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a plain callable that the pass knows to be at work until its thread ends."""
+        return self.owner.in_thread(call)
 
     async def _take_turn(self) -> None:
         if self.owner.turn is not None and not self._has_turn:
