@@ -12,7 +12,8 @@ from idioteque.cli import Failed
 from idioteque.cli.client import connected
 from idioteque.cli.filters import filtered, query_from
 from idioteque.cli.logs import latest
-from idioteque.cli.output import show_record, show_rows
+from idioteque.cli.output import show_record
+from idioteque.cli.watching import show_list, watchable
 from idioteque.client import ApiRefusal, Json, Query
 
 COLUMNS = {"last": "time", "message": "messageId", "state": "state", "status": "responseStatus", "url": "url"}
@@ -28,10 +29,11 @@ def messages() -> None:
 @filtered
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many messages.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def list_(limit: int, as_json: bool, **filters: Sequence[str]) -> None:
+@watchable
+def list_(limit: int, as_json: bool, watch: bool, **filters: Sequence[str]) -> None:
     """List recent messages and where they stand, the latest first, as the log tells it."""
-    rows = asyncio.run(_recent(query_from(filters), limit))
-    show_rows(rows, COLUMNS, as_json=as_json)
+    query = query_from(filters)
+    show_list(lambda: _recent(query, limit), COLUMNS, as_json=as_json, watch=watch)
 
 
 @messages.command()

@@ -35,12 +35,17 @@ def show_rows(rows: Sequence[Json], columns: Columns, *, as_json: bool) -> None:
         for row in rows:
             show_line(row, columns)
         return
+    Console().print(table_of(rows, columns))
+
+
+def table_of(rows: Sequence[Json], columns: Columns) -> Table:
+    """Return a list as a terminal shows it."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in columns:
         table.add_column(title, overflow="fold")
     for row in rows:
         table.add_row(*(_styled(name, cell(row, name)) for name in columns.values()))
-    Console().print(table)
+    return table
 
 
 def show_record(record: Json, *, as_json: bool) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Sequence
 
 import click
 
-from idioteque.cli.client import ask
-from idioteque.cli.output import show_record, show_rows
+from idioteque.cli.client import ask, connected
+from idioteque.cli.output import show_record
+from idioteque.cli.watching import show_list, watchable
+from idioteque.client import Json
 
 COLUMNS = {
     "queue": "name",
@@ -26,9 +29,10 @@ def queues() -> None:
 
 @queues.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def list_(as_json: bool) -> None:
+@watchable
+def list_(as_json: bool, watch: bool) -> None:
     """List queues; `lag` is how many messages have not ended."""
-    show_rows(ask(lambda qstash: qstash.queues()), COLUMNS, as_json=as_json)
+    show_list(_all, COLUMNS, as_json=as_json, watch=watch)
 
 
 @queues.command()
@@ -79,3 +83,8 @@ def delete(names: Sequence[str], yes: bool) -> None:
 async def _each(act: Callable[[str], Awaitable[None]], names: Sequence[str]) -> None:
     for name in names:
         await act(name)
+
+
+async def _all() -> list[Json]:
+    async with connected(os.environ) as qstash:
+        return await qstash.queues()

@@ -14,6 +14,7 @@ import click
 from idioteque.cli import Failed
 from idioteque.cli.output import progress, show_record, show_rows
 from idioteque.cli.stores import Place, opened
+from idioteque.cli.watching import show_list, watchable
 from idioteque.client import Json, printable
 from idioteque.clock import SystemClock
 from idioteque.durations import seconds
@@ -66,16 +67,23 @@ def runs() -> None:
 @click.option("--function", help="Only of this function, by its id.")
 @click.option("--limit", type=click.IntRange(1, RUNS_MAX), default=50, show_default=True, help="How many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@watchable
 def list_(
-    store: str | None, app: str | None, status: Status | None, function: str | None, limit: int, as_json: bool
+    store: str | None,
+    app: str | None,
+    status: Status | None,
+    function: str | None,
+    limit: int,
+    as_json: bool,
+    watch: bool,
 ) -> None:
     """List runs, the newest first."""
 
-    async def found() -> list[Run]:
+    async def found() -> list[Json]:
         async with opened(Place(store, app)) as here:
-            return await _page_through(here, status, function, limit)
+            return [_summary(run) for run in await _page_through(here, status, function, limit)]
 
-    show_rows([_summary(run) for run in asyncio.run(found())], COLUMNS, as_json=as_json)
+    show_list(found, COLUMNS, as_json=as_json, watch=watch)
 
 
 @runs.command()
