@@ -104,6 +104,7 @@ class Delivery:
             holder = yield from self.occupy(f"{kind}:{function.id}", own, kind)
             if holder != own:
                 self.world.observer.unstarted.add(own)
+                yield from self.dismiss(own)
                 return None
         run = self.outbox.first(event, function.id)
         if function.timeout_ms is not None:
@@ -113,6 +114,7 @@ class Delivery:
         name = f"debounce:{function.id}"
         if (yield from self.latest(name, event.event_id, accepted_at_ms)) != event.event_id:
             self.world.observer.superseded.add(own)
+            yield from self.dismiss(own)
             return None
         return replace(run, debounce=name), function.debounce_ms
 
@@ -123,9 +125,20 @@ class Delivery:
         return (yield from self.call(lambda: self.store.latest(name, event_id, accepted_at_ms)))
 
     def is_superseded(self, message: Message) -> Work:
-        if message.debounce is None:
+        name = message.debounce
+        if name is None or (yield from self.latest(name, message.event_id, 0)) == message.event_id:
             return False
-        return (yield from self.latest(message.debounce, message.event_id, 0)) != message.event_id
+        return (yield from self.dismiss(message.run_id))
+
+    def dismiss(self, run: str) -> Work:
+        """Return whether a run has not begun; end the mere record of a message that was given up and came again."""
+        record: RunRecord | None = yield from self.call(lambda: self.store.get(run))
+        if record is None:
+            return True
+        if record.epoch or record.steps or record.trouble is None:
+            return False
+        yield from self.call(lambda: self.world.cancel(run))
+        return True
 
     def given_up(self) -> Work:
         """Record that the transport gave a message up; it decides nothing."""
@@ -167,9 +180,14 @@ class Delivery:
     def claim(self, message: Message) -> Work:
         self._claims += 1
         message_id, retried = message.instead_of or (str(self.message.uid), self.message.retried)
-        owner = f"{self.running.number}.{self._claims}"
+        place = (message.run_id, message.path, message_id)
+        owner = self.world.unanswered.pop(place, f"{self.running.number}.{self._claims}")
         claim = Claim(message.run_id, owner, message_id, retried, LEASE_MS, new(message), message.path, message.once)
-        return (yield from self.call(lambda: self.store.claim(claim)))
+        try:
+            return (yield from self.call(lambda: self.store.claim(claim)))
+        except Away:  # it may have taken the lease: the same owner asks when the message comes again
+            self.world.unanswered[place] = owner
+            raise
 
     def met_the_end(self, message: Message) -> Work:
         yield from self.report(message)
@@ -205,8 +223,9 @@ class Delivery:
         if self.is_overdue(function, started) and message.path == BODY:
             return (yield from self.finish(message, lease, started, Outcome(False, b"timeout")))
         try:
-            if function.cancel_on is not None:
-                yield from self.watch_cancels(lease, function.cancel_on)
+            kind = function.cancel_on
+            if kind is not None and (yield from self.watch_cancels(lease, kind, started)):
+                return None
         except Away:
             yield from self.hand_back(lease)
             raise
@@ -225,8 +244,15 @@ class Delivery:
     def is_overdue(self, function: Function, started: Started) -> bool:
         return function.timeout_ms is not None and self.world.clock_ms >= started.created_at_ms + function.timeout_ms
 
-    def watch_cancels(self, lease: Lease, kind: str) -> Work:
+    def watch_cancels(self, lease: Lease, kind: str, started: Started) -> Work:
+        """Register, then look whether the event is there already; return whether it is, and has cancelled the run."""
         yield from self.call(lambda: self.store.watch(lease, (CANCEL, "0"), [kind], ANY))
+        if not (yield from self.call(lambda: self.store.letters([kind], started.created_at_ms))):
+            return False
+        record: RunRecord | None = yield from self.call(lambda: self.store.get(lease.run_id))
+        if record is None or record.epoch:
+            return False
+        return (yield from self.call(lambda: self.world.cancel(lease.run_id))) == "cancelled"
 
     def conclude(self, message: Message, started: Started, lease: Lease, ending: Ending) -> Work:
         if isinstance(ending, LeaseLost):
@@ -245,7 +271,15 @@ class Delivery:
             return (yield from self.concluded(message, ending))
         if isinstance(ending, Missing):
             return (yield from self.miss(lease))
+        yield from self.remind(message, started)
         return (yield from self.set_aside(message, lease, ending))
+
+    def remind(self, message: Message, started: Started) -> Work:
+        """Have a run that waits looked at when its time is over, which counts from its creation."""
+        timeout_ms = self.world.functions[message.function_id].timeout_ms
+        if timeout_ms is not None:
+            left_ms = started.created_at_ms + timeout_ms - self.world.clock_ms
+            yield from self.send(self.outbox.remind(replace(message, path=BODY, once=False), max(0, left_ms)))
 
     def concluded(self, message: Message, ending: Concluded) -> Work:
         if ending.wake:

@@ -68,8 +68,8 @@ class Outbox:
         ]
 
     def remind(self, first: Message, delay_ms: int) -> Outgoing:
-        reminder = replace(first, event=None, debounce=None)
-        return Outgoing(reminder, self.cause(reminder, "deadline"), delay_ms)
+        reminder = replace(self.following(first, None), debounce=None)
+        return Outgoing(reminder, self.cause(reminder, "deadline", first.hop), delay_ms)
 
     def retry(self, message: Message, attempts: int, delay_ms: int, path: Path = BODY) -> Outgoing:
         """Of a function with `path` empty, else of a step that was postponed."""

@@ -75,6 +75,8 @@ class World:
         self.given_up: set[int] = set()
         self.retried: Counter[int] = Counter()
         self.accepted: set[Hashable] = set()
+        self.unanswered: dict[Hashable, str] = {}
+        """The owners of claims whose answers were lost, as a process remembers them."""
         self.steps = 0
         self._deliveries = 0
         for number, kind in enumerate(program.events):

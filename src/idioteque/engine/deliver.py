@@ -23,7 +23,7 @@ from idioteque.engine.endings import Concluded, Ending, Faulted, LeaseLost, Miss
 from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, describe, failure, pause_s, returned
 from idioteque.engine.inline import InlinePass
 from idioteque.engine.leases import Leases
-from idioteque.engine.outbox import MESSAGE_DELAY_MAX_S, Outbox
+from idioteque.engine.outbox import Outbox
 from idioteque.engine.reporting import StepReport, fields_of, run_logger, run_span, tell_ending
 from idioteque.engine.retention import Retention
 from idioteque.engine.starts import Starts
@@ -198,9 +198,8 @@ class Engine:
             return await self._finish(function, lease, failure(overdue), started)
         try:
             event = self._event(function, started.event)
-            await self._remind_on_the_way(function, envelope, started)
-            if function.controls.cancel_on:
-                await self._starts.watch_cancels(lease, function, event)
+            if function.controls.cancel_on and await self._starts.watch_cancels(lease, function, event, started):
+                return None
         except Exception:
             await self._hand_back(lease)
             raise
@@ -221,11 +220,13 @@ class Engine:
             return await self._go_on(answer, delivery)
         return answer
 
-    async def _remind_on_the_way(self, function: Function, envelope: RunEnvelope, started: Started) -> None:
+    async def _remind(self, function: Function, envelope: RunEnvelope, started: Started) -> None:
+        """Have a run that waits looked at when its time is over, which counts from its creation: the reminder that
+        went before that comes too early, and a far time has stations on the way."""
         timeout_s = function.controls.timeout_s
-        if timeout_s is not None and timeout_s > MESSAGE_DELAY_MAX_S:
+        if timeout_s is not None:
             left_s = timeout_s - (self._clock.now_ms() - started.created_at_ms) / 1000
-            await self._outbox.remind(replace(envelope, hop=0, instead_of=None), left_s)
+            await self._outbox.remind(replace(envelope, path=BODY, at_most_once=False), max(0.0, left_s))
 
     def _overdue(self, function: Function, started: Started) -> Exception | None:
         timeout_s = function.controls.timeout_s
@@ -286,6 +287,7 @@ class Engine:
             return Answer(200, "the step has an outcome")
         if isinstance(ending, Missing):
             return await self._miss(function, lease)
+        await self._remind(function, envelope, started)
         return await self._set_aside(envelope, lease, ending)
 
     async def _set_aside(self, envelope: RunEnvelope, lease: Lease, ending: Suspended) -> Answer | RunEnvelope | None:

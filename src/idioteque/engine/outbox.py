@@ -53,10 +53,15 @@ class Outbox:
         )
 
     async def remind(self, first: RunEnvelope, delay_s: float) -> None:
-        """Have a run looked at when its time is over, or on the way there if that is far; it may never have begun."""
-        reminder = replace(first, event=None, not_after_ms=self._clock.now_ms(), flow=None, debounce=None)
+        """Have a run looked at when its time is over, or on the way there if that is far; it may never have begun.
+
+        The hop makes another reminder of the one that follows a reminder which came too early.
+        """
+        follower = self._following(first, 0.0, instead_of=None)
+        reminder = replace(follower, not_after_ms=self._clock.now_ms(), flow=None, debounce=None)
         legs = math.ceil(delay_s / MESSAGE_DELAY_MAX_S)
-        await self._dispatcher.send([_outgoing(reminder, delay_s / max(1, legs), "deadline", str(legs))])
+        cause = ("deadline", str(legs), str(first.hop))
+        await self._dispatcher.send([_outgoing(reminder, delay_s / max(1, legs), *cause)])
 
     async def retry(self, envelope: RunEnvelope, attempts: int, delay_ms: int) -> None:
         """Have the function tried again after a while."""

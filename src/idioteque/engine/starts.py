@@ -12,13 +12,13 @@ from pydantic_core import to_jsonable_python
 from idioteque.controls import field_of, key_of
 from idioteque.dispatcher import EventEnvelope, RunEnvelope
 from idioteque.engine.outbox import Outbox
-from idioteque.engine.waits import wake_watchers
+from idioteque.engine.waits import matches, wake_watchers
 from idioteque.errors import EventRejected
 from idioteque.events import EventsSchema, type_of
 from idioteque.function import Function, run_id
 from idioteque.metrics import Metrics
 from idioteque.paths import Path
-from idioteque.store import Lease, Store
+from idioteque.store import Lease, Started, Store
 
 CANCEL = "\x00cancel"
 """The key of the watchers that cancel their run; no step can have it, since a step's path is never watched for that."""
@@ -123,9 +123,18 @@ class Starts:
             return False
         return await self._dismiss(run_id(envelope.event_id, envelope.function_id))
 
-    async def watch_cancels(self, lease: Lease, function: Function, event: Any) -> None:
-        """Have the events found that cancel this run."""
+    async def watch_cancels(self, lease: Lease, function: Function, event: Any, started: Started) -> bool:
+        """Have the events found that cancel this run, and cancel it if one has come already; return whether it did.
+
+        A run that was opened again is not cancelled by what came before that.
+        """
         for number, (types, fields) in enumerate(function.controls.cancel_on):
             where = {theirs: to_jsonable_python(field_of(event, ours)) for theirs, ours in fields.items()}
             path: Path = (CANCEL, str(number))
             await self._store.watch(lease, path, types, json.dumps(where).encode())
+            letters = await self._store.letters(types, started.created_at_ms)
+            if any(each.event_id != started.event_id and matches(each.event, where) for each in letters):
+                record = await self._store.get(lease.run_id)
+                if record is not None and not record.epoch:
+                    return await self._store.cancel(lease.run_id) == "cancelled"
+        return False

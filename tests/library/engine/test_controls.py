@@ -8,6 +8,8 @@ import pytest
 from pydantic import BaseModel, Field
 
 from idioteque import ConfigurationError, Context, InvalidValue, Limit, Rate, Run
+from idioteque.dispatcher import EventEnvelope
+from idioteque.engine import Delivery
 from tests.library.engine.rig import STORES, Order, Rig
 
 
@@ -133,6 +135,22 @@ async def test_a_run_that_began_is_not_given_up_for_a_later_event(rig: Rig) -> N
     assert sorted((run.status, run.result) for run in await runs(rig)) == [("completed", 1), ("completed", 2)]
 
 
+async def test_the_record_of_a_dead_letter_ends_when_a_later_event_came_meanwhile(rig: Rig) -> None:
+    declare(rig, sleep="1s", debounce="10s")
+    engine = rig.mount().engine
+    first = EventEnvelope("first", Order(id="a").model_dump_json().encode())
+    rig.faults.fail_on = {("latest", 1)}
+    assert (await engine.deliver(first, Delivery("msg_1"))).status == 503
+    await engine.given_up(first, "503")
+    await rig.clock.advance(1)
+    await rig.worker.publish(Order(id="b"))
+    await rig.finish()
+    assert (await engine.deliver(first, Delivery("msg_2"))).status == 200
+    await rig.finish()
+
+    assert {run.event["id"]: run.status for run in await runs(rig)} == {"a": "cancelled", "b": "completed"}
+
+
 # ---- timeout and cancel
 
 
@@ -143,6 +161,18 @@ async def test_a_run_that_takes_longer_than_its_timeout_fails(rig: Rig) -> None:
 
     assert run.status == "failed"
     assert "TimeoutError" in (run.error or "")
+    assert run.finished_at is not None
+    assert run.finished_at.timestamp() - began_s < 3700
+
+
+async def test_a_timeout_holds_for_a_run_that_is_created_later_than_its_reminder_was_sent(rig: Rig) -> None:
+    declare(rig, sleep="2h", timeout="1h")
+    rig.faults.fail_on = {("claim", 1)}
+    began_s = rig.clock.monotonic_s()
+    run = await rig.run()
+
+    assert rig.faults.injected == 1
+    assert run.status == "failed"
     assert run.finished_at is not None
     assert run.finished_at.timestamp() - began_s < 3700
 
@@ -174,6 +204,32 @@ async def test_an_event_cancels_the_runs_whose_fields_match(rig: Rig) -> None:
     await rig.finish()
 
     assert {run.event["id"]: run.status for run in await runs(rig)} == {"a": "cancelled", "b": "completed"}
+
+
+async def test_an_event_cancels_a_run_that_was_created_and_did_not_watch_yet(rig: Rig) -> None:
+    declare(rig, cancel_on=[(Stop, {"order": "id"})])
+    rig.faults.fail_on = {("watch", 1)}
+    await rig.worker.publish(Order(id="a", count=1))
+    await rig.clock.settle()
+    await rig.worker.publish(Stop(order="a"))
+    await rig.finish()
+
+    assert rig.faults.injected == 1
+    assert [run.status for run in await runs(rig)] == ["cancelled"]
+
+
+async def test_a_cancelled_run_that_is_retried_is_not_cancelled_by_the_same_event(rig: Rig) -> None:
+    declare(rig, cancel_on=[(Stop, {"order": "id"})])
+    await rig.worker.publish(Order(id="a", count=1))
+    await rig.clock.settle()
+    await rig.worker.publish(Stop(order="a"))
+    await rig.clock.settle()
+    [run] = await runs(rig)
+    assert run.status == "cancelled"
+    await rig.worker.runs.retry(run.id)
+    await rig.finish()
+
+    assert [run.status for run in await runs(rig)] == ["completed"]
 
 
 async def test_a_run_that_has_ended_is_not_cancelled(rig: Rig) -> None:
