@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import functools
 import inspect
@@ -44,36 +43,13 @@ async def call_anywhere(call: Callable[..., Any], args: tuple[Any, ...], kwargs:
 
 def in_thread(threads: Threads, call: Callable[[], Any]) -> asyncio.Future[Any]:
     """Run a plain callable in one of these threads, with this context's variables; once cancelled it does not start."""
-    loop = asyncio.get_running_loop()
     context = contextvars.copy_context()
-    future: asyncio.Future[Any] = loop.create_future()
-
-    def settle(result: Any, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
-
-    def work() -> None:
-        if future.cancelled():
-            return
-        result, error = None, None
-        try:
-            result = context.run(_called, call)
-        except BaseException as raised:  # it is raised where the callable is awaited
-            error = raised
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threads.submit(work)
-    return future
+    return asyncio.get_running_loop().run_in_executor(threads, lambda: context.run(_called, call))
 
 
-def _called(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _called(call: Callable[[], Any]) -> Any:
     try:
-        return call(*args, **kwargs)
+        return call()
     except StopIteration as error:  # no future can carry it, and whoever awaits it would wait for ever
         raise RuntimeError("a plain callable raised StopIteration") from error
 

@@ -8,7 +8,8 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
 
 from idioteque.errors import ConfigurationError
 
@@ -19,10 +20,13 @@ HANDLER_THREADS = 256
 THREADS_MAX = 10_000
 """No setting is larger, and no more threads are kept for steps, including those that wait for steps of their own."""
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _log = logging.getLogger("idioteque")
 
 
-class Threads:
+class Threads(Executor):
     """Runs calls in threads, `count_max` at once, in the order in which they came.
 
     A thread that waits for what others do in such threads gives its place up first: if it did not, enough of them
@@ -39,8 +43,24 @@ class Threads:
         self._waiting: deque[Callable[[], None]] = deque()
         self._here = threading.local()
 
-    def submit(self, call: Callable[[], None]) -> None:
-        """Have a call, which raises nothing, run as soon as there is a place."""
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have a call run as soon as there is a place, unless it is cancelled before."""
+        future: Future[T] = Future()
+
+        def call() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                result = fn(*args, **kwargs)
+            except BaseException as error:  # raised where the result is awaited
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        self._begin(call)
+        return future
+
+    def _begin(self, call: Callable[[], None]) -> None:
         with self._lock:
             is_full = self._working >= self.count_max
             is_news = is_full and not self._is_full
