@@ -18,6 +18,7 @@ from idioteque.events import EventsSchema
 from idioteque.function import Function
 from idioteque.ids import checked_id
 from idioteque.metrics import SILENT, Metrics
+from idioteque.payloads import unpacked
 from idioteque.store import NEVER_MS, Outcome, RunRecord, Status, StepRecord, Store
 from idioteque.upkeep import Upkeep, upkeep_of
 
@@ -223,7 +224,8 @@ class Runs:
             error = described(record.outcome.payload)
             raise RunFailed(record.run_id, error["type"], error["message"])
         function = self._functions.get(record.function_id)
-        return json.loads(record.outcome.payload) if function is None else function.codec.decode(record.outcome.payload)
+        payload = record.outcome.payload
+        return json.loads(unpacked(payload)) if function is None else function.codec.decode(payload)
 
 
 def _why(record: RunRecord, now_ms: int) -> Why:
@@ -273,7 +275,7 @@ def _step(step: StepRecord) -> Step:
 
 
 def _result(outcome: Outcome | None) -> Any:
-    return json.loads(outcome.payload) if outcome is not None and outcome.ok else None
+    return json.loads(unpacked(outcome.payload)) if outcome is not None and outcome.ok else None
 
 
 def _error(outcome: Outcome | None) -> str | None:

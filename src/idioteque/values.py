@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter
 
 from idioteque.errors import IdiotequeError
 from idioteque.finite import has_non_finite
+from idioteque.payloads import packed, unpacked
 
 VALUE_BYTES_MAX = 16 * 1024 * 1024
 
@@ -34,7 +35,10 @@ class Codec:
         self._adapter = _adapter(annotation)
 
     def encode(self, value: object) -> bytes:
-        """Return strict JSON; raise `NotSerializable` for what JSON or the declared type cannot hold."""
+        """Return strict JSON, packed if it is long.
+
+        Raise `NotSerializable` for what JSON or the declared type cannot hold.
+        """
         if self.annotation is None:
             return b"null"
         if self._is_model and not isinstance(value, BaseModel):  # else a model of defaults could come of it
@@ -48,12 +52,12 @@ class Codec:
             raise NotSerializable(f"{_named(value, self.annotation)}: {len(encoded)} bytes, {VALUE_BYTES_MAX} at most")
         if _may_hide_non_finite(encoded) and (_is_not_strict(encoded) or has_non_finite(value)):
             raise NotSerializable(f"{_named(value, self.annotation)}: NaN and infinities have no JSON form")
-        return encoded
+        return packed(encoded)
 
     def decode(self, encoded: bytes) -> Any:
         """Return the value as its declared type; raise `NotSerializable` when it does not fit (any more)."""
         try:
-            return self._adapter.validate_json(encoded, by_alias=False, by_name=True)
+            return self._adapter.validate_json(unpacked(encoded), by_alias=False, by_name=True)
         except Exception as error:  # whatever a validator of the user's raises
             raise NotSerializable(
                 f"the stored result is not a {_type_name(self.annotation)}: {_reason(error)}"

@@ -19,6 +19,7 @@ from idioteque.console.waterfall import Waterfall, waterfall
 from idioteque.engine import described
 from idioteque.errors import IdiotequeError, InvalidValue, RunUnknown
 from idioteque.paths import path_text
+from idioteque.payloads import unpacked
 from idioteque.records import RunRecord
 
 TABS = ("summary", "input", "output", "error", "attempts", "messages")
@@ -88,7 +89,7 @@ async def show_run(visit: Visit) -> Answer:
     chars_max = visit.services.settings.shown_chars_max
     output = None
     if record.outcome is not None and record.outcome.ok:
-        output = payload(pretty(record.outcome.payload).encode(), chars_max)
+        output = payload(pretty(unpacked(record.outcome.payload)).encode(), chars_max)
     view = RunView(
         run=line_of(record),
         tab=tab,
@@ -167,7 +168,10 @@ async def _deliveries(visit: Visit, record: RunRecord) -> tuple[Delivery, ...]:
 async def download(visit: Visit) -> Answer:
     """Hand out a whole payload as a file, which no browser shows as a page."""
     record, what = await _record(visit), visit.path["what"]
-    body = {"input": record.event, "output": record.outcome.payload if record.outcome is not None else b""}.get(what)
+    body = {
+        "input": record.event,
+        "output": unpacked(record.outcome.payload) if record.outcome is not None else b"",
+    }.get(what)
     if body is None:
         raise NotShown(f"a run has no {what[:40]!r}")
     name = f"{record.run_id}-{what}.bin"
