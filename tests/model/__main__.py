@@ -1,6 +1,7 @@
 """`python -m tests.model`: every schedule of the plan, then every mutant; exit code 1 when anything is amiss.
 
-`python -m tests.model mutants` looks for the mutants alone, and keeps the schedules that find them out.
+`python -m tests.model quick` leaves out the schedules with two faults; `python -m tests.model mutants` looks for the
+schedules that find the mutants out, and keeps them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ def _search(job: Job) -> tuple[Job, int, bool, list[Schedule]]:
 
 
 def _find(number: int) -> tuple[str, tuple[Case, Schedule] | None, int]:
-    return MUTANTS[number].name, *find(MUTANTS[number])
+    mutant = MUTANTS[number]
+    kept = known.load().get(mutant.name)
+    if kept is not None and known.is_found_out(mutant, *kept):
+        return mutant.name, kept, 1
+    return mutant.name, *find(mutant)
 
 
 def main(arguments: list[str]) -> int:
@@ -39,9 +44,10 @@ def main(arguments: list[str]) -> int:
     for column in ("what", "searches", "schedules", "violations"):
         table.add_column(column, justify="left" if column == "what" else "right")
     amiss = 0
+    quick = "quick" in arguments
     with multiprocessing.Pool(os.cpu_count()) as pool, Progress(console=console) as progress:
         if "mutants" not in arguments:
-            jobs = [*singles(list(SOUND)), *pairs(), *chances(RANDOM_EACH)]
+            jobs = [*singles(list(SOUND)), *chances(RANDOM_EACH), *(() if quick else pairs())]
             bar = progress.add_task("schedules", total=len(jobs))
             searches: Counter[str] = Counter()
             schedules: Counter[str] = Counter()
@@ -73,6 +79,7 @@ def main(arguments: list[str]) -> int:
     console.print(table)
     for program, what in OPEN.items():
         console.print(f"not held yet ({program}): {what}")
+    console.print("violations 0" if not amiss else f"[red]{amiss} amiss")
     return 1 if amiss else 0
 
 

@@ -99,11 +99,10 @@ def _work(world: World) -> list[Choice]:
     ]
     options += [("deliver", place) for place in range(len(world.queue))]
     if not options and world.next_ms() is not None:
-        return [("tick",)]
-    if not options:
-        options = [("thaw", running.number) for running in world.running if running.is_frozen]
+        options = [("tick",)]
+    options += [("thaw", running.number) for running in world.running if running.is_frozen]
     if not options and world.dead:
-        return [("redrive",)]
+        options = [("redrive",)]
     return options
 
 
@@ -236,9 +235,19 @@ def _deviating(
 
 
 def exhaustive(
-    protocol: Protocol, case: Case, budget: Budget, *, preemptions: int = 0, schedules_max: int = 10**7, alike: int = 1
+    protocol: Protocol,
+    case: Case,
+    budget: Budget,
+    *,
+    preemptions: int = 0,
+    schedules_max: int = 10**7,
+    alike: int = 1,
+    thaws: bool = True,
 ) -> Found:
-    """Try every schedule with so many faults and, beyond that, so many departures from the default order."""
+    """Try every schedule with so many faults and, beyond that, so many departures from the default order.
+
+    With `thaws`, a delivery that stood still may go on at any later moment; without, once nothing else moves.
+    """
     found = Found()
     stack: list[dict[int, Choice]] = [{}]
     while stack:
@@ -254,7 +263,10 @@ def exhaustive(
         for place in range(max(deviations, default=-1) + 1, len(log)):
             options, chosen = log[place]
             for option in options:
-                if option == chosen or (option[0] in WORK and (spent >= preemptions or option[0] == "thaw")):
+                is_preemption = option[0] in ("step", "deliver", "tick")
+                if option == chosen or (is_preemption and spent >= preemptions):
+                    continue
+                if option[0] == "thaw" and not thaws:
                     continue
                 stack.append({**deviations, place: option})
     return found

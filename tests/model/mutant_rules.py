@@ -81,11 +81,6 @@ def nothing_known_of_once(run: Any, step: Any, seat: Any, request: Any, now_ms: 
     return ledger.claim_step(run, step, seat, request, now_ms)
 
 
-def back_off_over(run: Any, step: Any, seat: Any, request: Any, now_ms: int) -> Any:
-    step.due_at_ms = 0
-    return ledger.claim_step(run, step, seat, request, now_ms)
-
-
 def never_exhausted(run: Any, step: Any, seat: Any, request: Any, now_ms: int) -> Any:
     seat.strikes = 0
     return ledger.claim_step(run, step, seat, request, now_ms)
@@ -182,7 +177,7 @@ RULES: tuple[tuple[Any, ...], ...] = (
     ("body_failure_is_not_fenced", "commit_body", unfenced(ledger.commit_body), ("failing",), BOTH),
     ("failure_is_recorded_by_any", "fail", failed_by_any, ("flaky", "slow")),
     ("failures_are_not_counted", "fail", attempts_uncounted, ("bad", "slow")),
-    ("body_is_taken_over_alive", "claim", taken_over_alive(ledger.claim), ("seq", "par"), INLINE),
+    ("body_is_taken_over_alive", "claim", taken_over_alive(ledger.claim), ("mixed", "retrying"), INLINE, ("dup",)),
     ("seat_is_taken_over_alive", "claim_step", taken_over_alive(ledger.claim_step), ("seq", "par"), ISOLATED),
     ("body_is_taken_over_by_any", "claim", taken_over_by_any(ledger.claim), ("seq", "par"), INLINE),
     ("seat_is_taken_over_by_any", "claim_step", taken_over_by_any(ledger.claim_step), ("seq", "par"), ISOLATED),
@@ -191,7 +186,6 @@ RULES: tuple[tuple[Any, ...], ...] = (
     ("no_wake_is_owed", "commit_seat", owes_nothing, ("seq", "par"), ISOLATED),
     ("generation_stands_still", "commit_seat", same_generation, ("seq", "par", "chains"), ISOLATED),
     ("once_is_not_remembered", "claim_step", nothing_known_of_once, ("once",), ISOLATED),
-    ("step_back_off_is_over", "claim_step", back_off_over, ("slow", "bad"), ISOLATED),
     ("seat_is_never_exhausted", "claim_step", never_exhausted, ("poison",), ISOLATED),
     ("start_is_not_charged", "begin", uncharged, ("poison",), INLINE),
     ("once_may_begin_again", "begin", begun_again, ("once", "oncepar"), INLINE),

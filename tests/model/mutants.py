@@ -3,7 +3,9 @@
 Left out, since they cost time and nothing else: a release that does not look at `dirty` (the wake that met the lease
 has left a check-back), check-backs that may not take a lease over, steps that are sent again although they were
 accepted, an acknowledgement by who met a live lease with his failure (its holder has a message of its own), and one
-message for the last instead of the first of several steps that are due later. Left out, too: a claim that does not know
+message for the last instead of the first of several steps that are due later; a delivery that goes on as a step while
+others are postponed (that step's end wakes the body), and a claim of a step before it is due (its pass looks again).
+Left out, too: a claim that does not know
 its own owner, as long as no call is repeated within a delivery.
 """
 
@@ -53,10 +55,6 @@ def _none(*_: Any) -> Any:
 def finish_tells_nobody(self: Delivery, message: Any, lease: Lease, started: Started, outcome: Outcome) -> Any:
     answer = yield from self.call(lambda: self.store.commit(lease, BODY, outcome))
     return None if isinstance(answer, Stale) else DONE
-
-
-def alone_forgets_others(self: Delivery, ending: Any) -> Any:
-    return next(iter(ending.scheduled), None)
 
 
 def hand_out_nothing(self: Delivery, message: Any, lease: Lease, scheduled: Any) -> Any:
@@ -158,10 +156,6 @@ def take_turn_never(self: StepTask) -> Any:
     yield from ()
 
 
-def commit_lost_goes_on(self: StepTask, answer: Any) -> None:
-    """It is not told that the lease is lost."""
-
-
 def commit_without_loss(self: StepTask, outcome: Outcome) -> Any:
     one, spec = self.one, self.spec
     answer = yield from self._call(lambda: self.world.store.commit(one.lease, spec.path, outcome))
@@ -184,12 +178,6 @@ def failed_in_memory(self: StepTask, text: str) -> Any:
         return Outcome(False, text.encode())
     self.attempts += 1
     return None
-
-
-def failed_without_back_off(self: StepTask, text: str) -> Any:
-    outcome = yield from StepTask.failed(self, text)
-    self.due_ms = 0
-    return outcome
 
 
 def is_due_always(self: StepTask) -> Any:
@@ -282,7 +270,6 @@ MUTANTS = (
     Mutant("end_is_not_reported", _delivery(finish=finish_tells_nobody), ("failing", "invoke")),
     Mutant("finished_reports_nothing", _delivery(met_the_end=_done), ("failing", "invoke")),
     Mutant("postponed_is_not_sent", _delivery(postpone=_none), ("sleepy", "slow")),
-    Mutant("solo_forgets_timers", _delivery(alone=alone_forgets_others), ("racemix", "mixpar", "sleeppar")),
     Mutant("steps_are_not_sent", _delivery(hand_out=hand_out_nothing), ("par",), ISOLATED),
     Mutant("sent_before_it_is", _delivery(hand_out=hand_out_recorded_first), ("par",), ISOLATED),
     Mutant("retry_is_not_sent", _delivery(try_later=try_later_alone), ("retrying",)),
@@ -316,7 +303,6 @@ MUTANTS = (
     Mutant("loss_is_not_minded", _step(commit=commit_without_loss), ("seq", "chains"), INLINE),
     Mutant("own_outcome_is_kept", _step(adopt=adopt_own), ("seq", "par"), INLINE),
     Mutant("failure_in_memory", _step(failed=failed_in_memory), ("flaky", "bad")),
-    Mutant("back_off_is_not_kept", _step(failed=failed_without_back_off), ("flaky", "slow")),
     Mutant("back_off_is_not_waited_for", _step(is_due=is_due_always), ("flaky", "slow")),
     Mutant("once_is_not_begun", _step(begin=begin_nothing), ("once", "oncepar"), INLINE),
     Mutant("wait_looks_first", _watch(prepare=look_then_register), ("wait", "waitpar")),

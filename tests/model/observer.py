@@ -66,6 +66,9 @@ class Observer:
             and self.crashes - self._marks.get((lease.run_id, path), 0) < MAX_STRIKES
         ):
             self.blame(f"{path} is taken for a crash loop, which it is not")
+        spec = self.specs.get((lease.run_id, path))
+        if outcome == CRASH_LOOP and spec is not None and not spec.is_poison and not self.falls + self.errors:
+            self.blame(f"{path} is blamed for what another did")
         self.progressed(lease, path)
         self.progressed(lease, lease.path)
 

@@ -25,12 +25,18 @@ class Job:
     preemptions: int = 0
     schedules_max: int = 10**7
     seeds: range = range(0)
+    thaws: bool = True
 
     def search(self) -> Found:
         if self.seeds:
             return randomized(AS_BUILT, self.case, self.budget, self.seeds)
         return exhaustive(
-            AS_BUILT, self.case, self.budget, preemptions=self.preemptions, schedules_max=self.schedules_max
+            AS_BUILT,
+            self.case,
+            self.budget,
+            preemptions=self.preemptions,
+            schedules_max=self.schedules_max,
+            thaws=self.thaws,
         )
 
 
@@ -50,7 +56,7 @@ def pairs(programs: tuple[str, ...] = SMALL) -> Iterator[Job]:
         for mode in MODES:
             for first, second in combinations_with_replacement(FAULTS, 2):
                 budget = {first: 2} if first == second else {first: 1, second: 1}
-                yield Job("two faults", Case(program, mode), budget)
+                yield Job("two faults", Case(program, mode), budget, thaws=False)
             for fault in FAULTS:
                 yield Job("one fault, one pre-emption", Case(program, mode), {fault: 1}, preemptions=1)
             yield Job("two faults, no deduplication", Case(program, mode, False), {"kill": 1, "dup": 1})

@@ -10,7 +10,7 @@ from tests.model.mutants import Mutant
 BESIDE = {"kill": 1, "dup": 1}
 MANY = {"kill": 4, "dup": 3, "freeze": 2, "expire": 1, "redel": 2, "term": 1, "lost": 1, "away": 1, "keep": 2}
 SEARCHES_MAX = 150
-SEEDS = range(80)
+SEEDS = range(200)
 
 
 def find(mutant: Mutant, schedules_max: int = SEARCHES_MAX) -> tuple[tuple[Case, Schedule] | None, int]:
@@ -22,11 +22,12 @@ def find(mutant: Mutant, schedules_max: int = SEARCHES_MAX) -> tuple[tuple[Case,
             tried += found.schedules
             if found.violations:
                 return (case, found.violations[0]), tried
-    for case in _cases(mutant):
-        found = randomized(mutant.protocol, case, {**MANY, **dict.fromkeys(mutant.faults, 2)}, SEEDS)
-        tried += found.schedules
-        if found.violations:
-            return (case, found.violations[0]), tried
+    for budget in ({}, {**MANY, **dict.fromkeys(mutant.faults, 2)}):
+        for case in _cases(mutant):
+            found = randomized(mutant.protocol, case, budget, SEEDS)
+            tried += found.schedules
+            if found.violations:
+                return (case, found.violations[0]), tried
     return None, tried
 
 
