@@ -167,7 +167,7 @@ class MemoryStore:
     async def watch(self, lease: Lease, path: Path, types: Sequence[str], where: bytes) -> None:
         with self._lock:
             stored = self._runs.get(lease.run_id)
-            if stored is None or not stored.holder(lease.path).is_held_by(lease.token):
+            if stored is None or not stored.run.is_open or not stored.holder(lease.path).is_held_by(lease.token):
                 return
             run = stored.run
             watcher = Watcher(

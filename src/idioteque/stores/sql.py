@@ -190,7 +190,7 @@ class SqlStore(OldRuns):
     async def watch(self, lease: Lease, path: Path, types: Sequence[str], where: bytes) -> None:
         def operation(tx: Transaction) -> None:
             run = load_run(tx, lease.run_id)
-            if run is not None and load_holder(tx, run, lease.path).is_held_by(lease.token):
+            if run is not None and run.is_open and load_holder(tx, run, lease.path).is_held_by(lease.token):
                 row: dict[str, SqlValue] = {
                     "run_id": run.run_id,
                     "path": path_text(path),

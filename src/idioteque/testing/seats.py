@@ -127,6 +127,13 @@ class SeatContract:
         await clock.advance(LEASE_MS / 1000 + 1)
         assert isinstance(await claimed(store, "c", at_most_once=True), Exhausted)
 
+    async def test_a_run_that_has_ended_is_not_watched_for(self, store: Store) -> None:
+        await held(store, "a")
+        one = await seated(store, "b")
+        await store.cancel(RUN)
+        await store.watch(one, (*ONE, "late"), ["paid"], b"{}")
+        assert (await store.arrive("evt_2", "paid", b"{}"))[1] == []
+
     async def test_a_step_that_may_start_once_and_never_began_is_claimed_again(
         self, store: Store, clock: ManualClock
     ) -> None:

@@ -1,6 +1,6 @@
 -- Note that a step of the run will be watched for, so that its end looks for watchers; only for the holder.
 local run = load_run()
-if not run then return false end
+if not run or not is_open(run) then return false end
 local holder = load_holder(run, ARGV[3])
 if not is_held_by(holder, tonumber(ARGV[4])) then return false end
 run.watched = 1
