@@ -25,7 +25,7 @@ from tests.simulation.world import World
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 300
-EVERY_NTH_PAIR = 37
+EVERY_NTH_PAIR = 149
 
 
 @pytest.fixture(autouse=True)
