@@ -19,7 +19,7 @@ from tests.model import known
 from tests.model.explorer import Case, Schedule
 from tests.model.mutants import MUTANTS
 from tests.model.plan import Job, chances, pairs, singles
-from tests.model.programs import OPEN, SOUND
+from tests.model.programs import OPEN, RARE, SOUND
 from tests.model.search import find
 
 RANDOM_EACH = 400
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
                     known.save({name: each for name, each in kept.items() if name in names})
     table.add_row("mutants", str(len(MUTANTS)), f"{tried:,}", f"{len(names & kept.keys())}/{len(names)} found out")
     console.print(table)
-    for program, what in OPEN.items():
+    for program, what in (*OPEN.items(), *RARE.items()):
         console.print(f"not held yet ({program}): {what}")
     console.print("violations 0" if not amiss else f"[red]{amiss} amiss")
     return 1 if amiss else 0

@@ -212,7 +212,10 @@ class Delivery:
         yield from self.call(lambda: self.store.commit(Lease(message.run_id, 0, message.path), message.path, outcome))
 
     def unknown(self, message: Message) -> int:
-        return DONE if self.world.clock_ms > message.not_after_ms else TRY_AGAIN
+        is_late = self.world.clock_ms > message.not_after_ms
+        if message.hop and self.world.functions[message.function_id].timeout_ms is not None:
+            is_late = True  # a reminder waits for nobody
+        return DONE if is_late else TRY_AGAIN
 
     # ---- under the lease
 
@@ -239,7 +242,7 @@ class Delivery:
         finally:
             self.running.held.pop(lease, None)
             one.close()
-        return (yield from self.conclude(message, started, lease, ending))
+        return (yield from self.conclude(replace(message, epoch=started.epoch), started, lease, ending))
 
     def is_overdue(self, function: Function, started: Started) -> bool:
         return function.timeout_ms is not None and self.world.clock_ms >= started.created_at_ms + function.timeout_ms
@@ -279,7 +282,8 @@ class Delivery:
         timeout_ms = self.world.functions[message.function_id].timeout_ms
         if timeout_ms is not None:
             left_ms = started.created_at_ms + timeout_ms - self.world.clock_ms
-            yield from self.send(self.outbox.remind(replace(message, path=BODY, once=False), max(0, left_ms)))
+            body = replace(message, path=BODY, once=False)
+            yield from self.send(self.outbox.remind(body, max(0, left_ms), started.created_at_ms))
 
     def concluded(self, message: Message, ending: Concluded) -> Work:
         if ending.wake:
@@ -326,7 +330,8 @@ class Delivery:
         yield from self.send(self.outbox.retry(message, first.attempts, delay_ms, first.path))
 
     def miss(self, lease: Lease) -> Work:
-        self.world.observer.blame(f"the function does not come to {lease.path}")
+        if not self.store.epoch(lease.run_id):  # opened again, a run may not have come so far again
+            self.world.observer.blame(f"the function does not come to {lease.path}")
         yield from self.hand_back(lease)
         yield from self.call(lambda: self.store.trouble(lease.run_id, Trouble("missing_step", "x")))
         return TRY_AGAIN
@@ -373,28 +378,6 @@ class Delivery:
         parent: RunRecord | None = yield from self.call(lambda: self.store.get(parent_id))
         if parent is not None and not (isinstance(answer, Lost) and answer.outcome is None):
             yield from self.send(self.outbox.wake(parent.event_id, parent.function_id, seat, parent.epoch, path))
-
-
-class Operator:
-    """What a person does to a run from outside, never disturbed by a fault."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    def cancel(self, run: str) -> Work:
-        status = self.world.cancel(run)
-        yield [(0, "answer", 0)]
-        record = self.world.store.now(self.world.store.get(run))
-        if record is not None and status == "cancelled" and b'"parent"' in record.options:
-            self.world.accept(self.world.outbox.reopen(record.event_id, record.function_id, record.epoch))
-
-    def retry(self, run: str) -> Work:
-        """Let a run that failed or was cancelled go on."""
-        self.world.store.now(self.world.store.reopen(run))
-        yield [(0, "answer", 0)]
-        record = self.world.store.now(self.world.store.get(run))
-        if record is not None:
-            self.world.accept(self.world.outbox.reopen(record.event_id, record.function_id, record.epoch))
 
 
 def new(message: Message) -> NewRun | None:

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.model.deliveries import Operator
 from tests.model.messages import HORIZON_MS
+from tests.model.operator import Operator
 from tests.model.programs import PROGRAMS
 from tests.model.protocol import Protocol
 from tests.model.store import rules_of

@@ -67,9 +67,9 @@ class Outbox:
             Outgoing(run, self.cause(run, "start"), delay_ms) for run, delay_ms in zip(runs, delays_ms, strict=True)
         ]
 
-    def remind(self, first: Message, delay_ms: int) -> Outgoing:
+    def remind(self, first: Message, delay_ms: int, created_at_ms: int = 0) -> Outgoing:
         reminder = replace(self.following(first, None), debounce=None)
-        return Outgoing(reminder, self.cause(reminder, "deadline", first.hop), delay_ms)
+        return Outgoing(reminder, self.cause(reminder, "deadline", first.hop, created_at_ms), delay_ms)
 
     def retry(self, message: Message, attempts: int, delay_ms: int, path: Path = BODY) -> Outgoing:
         """Of a function with `path` empty, else of a step that was postponed."""
@@ -90,8 +90,9 @@ class Outbox:
         message = Message("run", event_id, function_id, epoch=epoch, path=seat)
         return Outgoing(message, self.cause(message, "wake", path))
 
-    def invoke(self, parent: Parent, function_id: str) -> Outgoing:
-        child = Message("run", f"{parent[0]}:{'.'.join(parent[1])}", function_id, event=b"invoked", parent=parent)
+    def invoke(self, parent: Parent, function_id: str, epoch: int) -> Outgoing:
+        event_id = f"{parent[0]}:{'.'.join(parent[1])}"
+        child = Message("run", event_id, function_id, event=b"invoked", parent=parent, epoch=epoch)
         return Outgoing(child, self.cause(child, "start"))
 
     def steps(self, message: Message, scheduled: dict[Path, bool]) -> list[Outgoing]:

@@ -158,7 +158,7 @@ class Observer:
         """Whether what a run waits for came before it began, or it began anew after its retention."""
         created_at_ms = self._world.store.created_at_ms(run_id)
         letters = [self._world.store.letter_ms(event_id) for event_id in self._world.program.letters()]
-        is_too_late = self.retried or all(at_ms is None or at_ms < created_at_ms for at_ms in letters)
+        is_too_late = self.retried or any(at_ms is None or at_ms < created_at_ms for at_ms in letters)
         return bool(letters) and is_too_late
 
     def _unreported(self) -> str | None:

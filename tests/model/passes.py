@@ -96,7 +96,7 @@ class Pass:
     def __init__(self, world: World, running: Running, run_id: str, started: Started, target: Path) -> None:
         self.world, self.running, self.run_id, self.started = world, running, run_id, started
         self.lease = Lease(run_id, started.token, target)
-        self.epoch = world.store.epoch(run_id)
+        self.epoch = started.epoch
         self.is_careful = started.strikes > 1
         self.unfinished = dict(started.unfinished)
         self.postponed: dict[Path, Postponed] = {}

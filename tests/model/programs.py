@@ -337,6 +337,13 @@ OPEN = {
     "racemix": "the same with a step that has a delivery of its own, and whose body ends before the step began",
 }
 """What the protocol as built does not hold yet: program, and what breaks it."""
+RARE = {
+    "order": "answers to two commits that come back in another order; a step's delivery whose body ended before",
+    "box": "a step that runs steps is taken for one that kills its process after three faults of other kinds",
+    "idempotent": "an operator lets a run go on that was dismissed",
+    "singleton": "a duplicate of an acknowledged event begins the run that the first did not, and dies",
+}
+"""What the protocol as built does not hold under many faults at once: program, and what breaks it."""
 SOUND = tuple(name for name in PROGRAMS if name not in OPEN)
 SMALL = ("seq", "par", "slow", "mixed", "sleepy", "wait", "failing", "once")
 """For these, all schedules with two faults are tried."""

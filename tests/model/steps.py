@@ -260,7 +260,7 @@ class InvokeTask(WaitTask):
 
     def prepare(self) -> Did[Outcome | None]:
         parent = (self.one.run_id, self.spec.path, self.one.lease.path)
-        yield from self._call(lambda: self.world.accept(self.world.outbox.invoke(parent, self.spec.of)))
+        yield from self._call(lambda: self.world.accept(self.world.outbox.invoke(parent, self.spec.of, self.one.epoch)))
         return None
 
 

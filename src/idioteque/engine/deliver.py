@@ -221,12 +221,12 @@ class Engine:
         return answer
 
     async def _remind(self, function: Function, envelope: RunEnvelope, started: Started) -> None:
-        """Have a run that waits looked at when its time is over, which counts from its creation: the reminder that
-        went before that comes too early, and a far time has stations on the way."""
+        """Have a run that waits looked at when its time is over, counted from its creation, or on the way there."""
         timeout_s = function.controls.timeout_s
         if timeout_s is not None:
             left_s = timeout_s - (self._clock.now_ms() - started.created_at_ms) / 1000
-            await self._outbox.remind(replace(envelope, path=BODY, at_most_once=False), max(0.0, left_s))
+            body = replace(envelope, path=BODY, at_most_once=False)
+            await self._outbox.remind(body, max(0.0, left_s), started.created_at_ms)
 
     def _overdue(self, function: Function, started: Started) -> Exception | None:
         timeout_s = function.controls.timeout_s
@@ -392,7 +392,7 @@ def _spent(exhausted: Exhausted) -> Outcome:
 
 
 def _inherited(envelope: RunEnvelope, started: Started) -> RunEnvelope:
-    """Take a message's options from the run, where the publisher's are kept."""
+    """Take a message's options from the run, where the publisher's are kept, and its epoch, which may be later."""
     options: dict[str, Any] = json.loads(started.options)
-    flow = options.get("flow")
-    return replace(envelope, retries=options.get("retries"), flow=None if flow is None else (flow[0], flow[1]))
+    flow = None if (flow := options.get("flow")) is None else (flow[0], flow[1])
+    return replace(envelope, retries=options.get("retries"), flow=flow, epoch=started.epoch)

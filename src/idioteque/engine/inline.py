@@ -70,8 +70,7 @@ class InlinePass:
         isolated: bool = False,
     ) -> None:
         self.lease = Lease(run_id, started.token, target)
-        self.store = store
-        self.clock = clock
+        self.store, self.clock = store, clock
         self.report = report
         self.turn = asyncio.Lock() if started.strikes > 1 else None
         self.unfinished = dict(started.unfinished)
@@ -224,7 +223,7 @@ class InlinePass:
 
         async def start(path: Path) -> None:
             parent = (self.lease.run_id, path, self.lease.path)
-            await self._outbox.invoke(parent, function_id, encoded, self._options)
+            await self._outbox.invoke(parent, function_id, encoded, self._options, self._started.epoch)
 
         result = await self._awaited(key, NEVER_MS, f"a run of {function_id}", start)
         assert result is not None

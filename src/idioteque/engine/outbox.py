@@ -52,15 +52,16 @@ class Outbox:
             [_outgoing(run, delay_s, "start") for run, delay_s in zip(runs, delays, strict=True)]
         )
 
-    async def remind(self, first: RunEnvelope, delay_s: float) -> None:
+    async def remind(self, first: RunEnvelope, delay_s: float, created_at_ms: int = 0) -> None:
         """Have a run looked at when its time is over, or on the way there if that is far; it may never have begun.
 
-        The hop makes another reminder of the one that follows a reminder which came too early.
+        The time of creation (0: not created yet) and the hop make news of a reminder that follows one which came too
+        early.
         """
         follower = self._following(first, 0.0, instead_of=None)
         reminder = replace(follower, not_after_ms=self._clock.now_ms(), flow=None, debounce=None)
         legs = math.ceil(delay_s / MESSAGE_DELAY_MAX_S)
-        cause = ("deadline", str(legs), str(first.hop))
+        cause = ("deadline", str(legs), str(first.hop), str(created_at_ms))
         await self._dispatcher.send([_outgoing(reminder, delay_s / max(1, legs), *cause)])
 
     async def retry(self, envelope: RunEnvelope, attempts: int, delay_ms: int) -> None:
@@ -109,12 +110,15 @@ class Outbox:
         await self._send_wake(watcher.event_id, watcher.function_id, watcher.path, watcher.seat, watcher.epoch, options)
 
     async def invoke(
-        self, parent: tuple[str, Path, Path], function_id: str, event: bytes, options: Mapping[str, Any]
+        self, parent: tuple[str, Path, Path], function_id: str, event: bytes, options: Mapping[str, Any], epoch: int
     ) -> None:
-        """Start a run whose outcome is that of a step of another run."""
+        """Start a run whose outcome is that of a step of another run.
+
+        In each epoch of the parent anew: the run may have ended while nobody was there to be told.
+        """
         event_id = derived_id("evt", parent[0], *parent[1])
         envelope = RunEnvelope(event_id, function_id, self._not_after_ms(0), event, options.get("retries"))
-        await self.start([replace(envelope, parent=parent)])
+        await self.start([replace(envelope, parent=parent, epoch=epoch)])
 
     async def answer_parent(self, parent: RunRecord, path: Path, seat: Path) -> None:
         """Have a run go on whose invoked run has ended."""

@@ -287,6 +287,8 @@ class MemoryStore:
                 return None
             for step in changed:
                 stored.seats.pop(step.path, None)
+            for seat in stored.seats.values():  # a message that came when the run had ended is gone
+                seat.sent = 0
             return stored.run.epoch
 
     def _create(self, run_id: str, new: NewRun) -> _Stored:

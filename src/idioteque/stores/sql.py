@@ -33,7 +33,7 @@ from idioteque.store import (
     Watcher,
     Won,
 )
-from idioteque.stores.old_runs import OldRuns
+from idioteque.stores.old_runs import FORGET_SENT, OldRuns
 from idioteque.stores.opening import OpenedDatabase
 from idioteque.stores.tables import (
     ADVANCE_MARK,
@@ -328,6 +328,7 @@ class SqlStore(OldRuns):
             for step in changed:
                 save_step(tx, run_id, step)
                 tx.execute(FORGET_SEAT, {"run_id": run_id, "path": path_text(step.path)})
+            tx.execute(FORGET_SENT, {"run_id": run_id})  # a message that came when the run had ended is gone
             save_run(tx, run)
             return run.epoch
 

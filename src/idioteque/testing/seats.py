@@ -160,6 +160,17 @@ class SeatContract:
         seen = started(await store.claim(body_claim("c"))).unfinished
         assert (seen[ONE].is_sent, seen[TWO].is_sent) == (False, True)
 
+    async def test_a_run_that_is_opened_again_does_not_rely_on_messages_that_were_sent_before(
+        self, store: Store
+    ) -> None:
+        body = await held(store, "a")
+        await store.sent(body, [ONE, TWO])
+        await seated(store, "b")
+        await store.cancel(RUN)
+        assert await store.reopen(RUN) == 1
+        unfinished = started(await store.claim(body_claim("c"))).unfinished
+        assert [path for path, step in unfinished.items() if step.is_sent] == []
+
     async def test_a_step_of_a_run_that_has_ended_is_not_claimed(self, store: Store) -> None:
         body = await held(store, "a")
         one = await seated(store, "b")

@@ -266,6 +266,25 @@ async def test_an_invoked_run_that_is_cancelled_fails_the_step(rig: Rig) -> None
         await rig.worker.runs.result(run_id)
 
 
+async def test_a_run_that_is_opened_again_is_told_of_an_invoked_run_that_ended_meanwhile(rig: Rig) -> None:
+    @rig.worker.function("child", on=lambda event: False)
+    async def child(event: Paid, ctx: Context) -> str:
+        await ctx.sleep("nap", "1m")
+        return "done"
+
+    @rig.worker.function("f", on=Order)
+    async def f(event: Order, ctx: Context) -> str:
+        return await ctx.invoke("child", child, Paid(order_id=event.id))
+
+    run_id = await start(rig)
+    await rig.worker.runs.cancel(run_id)
+    await rig.finish()
+    assert (await rig.worker.runs.list(function="child")).runs[0].status == "completed"
+    await rig.worker.runs.retry(run_id)
+
+    assert await result(rig, run_id) == "done"
+
+
 async def test_invoked_runs_go_in_parallel(rig: Rig) -> None:
     @rig.worker.function("child", on=lambda event: False)
     async def child(event: Paid, ctx: Context) -> int:

@@ -17,6 +17,13 @@ for _, name in ipairs(redis.call('HKEYS', key)) do
       save(step)
       redis.call('HDEL', key, unpack(names_of(SEAT, step.path)))
     end
+  elseif string.sub(name, 1, #SEAT.field) == SEAT.field then
+    -- A message that came when the run had ended is gone.
+    local seat = load(SEAT, string.sub(name, #SEAT.field + 1))
+    if seat.sent ~= 0 then
+      seat.sent = 0
+      save(seat)
+    end
   end
 end
 redis.call('PERSIST', key)
