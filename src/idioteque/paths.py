@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 from idioteque.errors import InvalidValue
@@ -28,9 +29,14 @@ def checked_key(key: object) -> str:
     return key
 
 
+@functools.lru_cache(maxsize=4096)
 def path_text(path: Path) -> str:
     """Write a path as one text: keys joined by `/`, with `/`, `%` and control characters escaped; the body is empty."""
-    return "/".join([_ESCAPED.sub(lambda match: f"%{ord(match[0]):02X}", key) for key in path])
+    return "/".join([_ESCAPED.sub(_escape, key) for key in path])
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"%{ord(match[0]):02X}"
 
 
 def path_of(text: str) -> Path:

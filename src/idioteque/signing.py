@@ -14,7 +14,7 @@ import hmac
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, Self, cast
 
 from idioteque.errors import SignatureError
 from idioteque.ids import nonce
@@ -26,6 +26,18 @@ TOKEN_BYTES_MAX = 8192
 
 _HEADER = base64.urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').rstrip(b"=")
 _HEADER_DOT = _HEADER + b"."
+_HEADER_TEXT = _HEADER.decode()
+_HEADERS = ({"alg": "HS256", "typ": "JWT"}, {"alg": "HS256"})
+
+_BLOCK_BYTES = 64  # of SHA-256
+_INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
+
+
+class _Hash(Protocol):
+    def copy(self) -> Self: ...
+    def update(self, data: bytes, /) -> None: ...
+    def digest(self) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +71,10 @@ def verify(token: str, body: bytes, keys: Sequence[str], now_ms: int, url: str |
     parts = token.split(".")
     if len(parts) != 3 or not all(parts):
         raise SignatureError("the signature is not a compact JWT of three parts")
-    if _decoded_json(parts[0], "header") not in ({"alg": "HS256", "typ": "JWT"}, {"alg": "HS256"}):
+    if parts[0] != _HEADER_TEXT and _decoded_json(parts[0], "header") not in (
+        {"alg": "HS256", "typ": "JWT"},
+        {"alg": "HS256"},
+    ):
         raise SignatureError("the signature's header must be exactly HS256 and JWT")
     try:
         signed, mac = f"{parts[0]}.{parts[1]}".encode("ascii"), parts[2].encode("ascii")
@@ -103,7 +118,7 @@ def _time(claims: dict[str, Any], name: str) -> float:
 def _decoded_json(part: str, what: str) -> dict[str, Any]:
     try:
         raw = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
-        value: object = json.loads(raw, object_pairs_hook=_without_duplicates)
+        value: object = _DECODER.decode(raw.decode())
     except (binascii.Error, ValueError, RecursionError):
         raise SignatureError(f"the signature's {what} is not base64url JSON") from None
     if not isinstance(value, dict):
@@ -117,10 +132,27 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_without_duplicates)
+
+
 @functools.lru_cache(maxsize=1024)
 def _quoted(url: str) -> str:
     return json.dumps(url)
 
 
+@functools.lru_cache(maxsize=64)
+def _keyed(key: str) -> tuple[_Hash, _Hash]:
+    """Return the two hashes of HMAC (RFC 2104) after their first block, which is all that a key decides."""
+    secret = key.encode()
+    if len(secret) > _BLOCK_BYTES:
+        secret = hashlib.sha256(secret).digest()
+    block = secret.ljust(_BLOCK_BYTES, b"\0")
+    return hashlib.sha256(block.translate(_INNER_PAD)), hashlib.sha256(block.translate(_OUTER_PAD))
+
+
 def _mac(signed: bytes, key: str) -> bytes:
-    return base64.urlsafe_b64encode(hmac.digest(key.encode(), signed, "sha256")).rstrip(b"=")
+    keyed = _keyed(key)
+    inner, outer = keyed[0].copy(), keyed[1].copy()
+    inner.update(signed)
+    outer.update(inner.digest())
+    return base64.urlsafe_b64encode(outer.digest()).rstrip(b"=")

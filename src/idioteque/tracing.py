@@ -1,5 +1,8 @@
 """Spans for OpenTelemetry. Without `opentelemetry-api` (the extra `otel`) nothing is imported and nothing is paid.
 
+Without a tracer provider spans are made only where there is one to descend from, so that a trace of somebody else's
+goes on through our messages; otherwise the price is a look at two variables.
+
 A message carries the span that sent it, in the headers of W3C Trace Context, and its delivery is a child of that span.
 One that is sent for later, or wakes a run that waited, carries a link instead: its delivery begins a trace of its own
 that refers to the former one, so that no trace has to stay open for days.
@@ -34,25 +37,30 @@ class Mark:
 
 
 NO_MARK = Mark()
+_CARRYING = {"traceparent", LINK_HEADER.lower()}
 _NOTHING = nullcontext(NO_MARK)
 
 
 def span(name: str, kind: Kind, attributes: Attributes) -> AbstractContextManager[Mark]:
     """Return a context in which a new span is the current one, a child of the current one outside."""
     tracer = _tracer()
-    return _NOTHING if tracer is None else tracer.span(name, kind, attributes)
+    if tracer is None or not tracer.is_listening():
+        return _NOTHING
+    return tracer.span(name, kind, attributes)
 
 
 def delivery(headers: Headers, attributes: Attributes) -> AbstractContextManager[Mark]:
     """Return the context of a delivery: below what its framework has begun, else below what its message carries."""
     tracer = _tracer()
-    return _NOTHING if tracer is None else tracer.delivery(headers, attributes)
+    if tracer is None or not (tracer.is_listening() or any(name.lower() in _CARRYING for name, _ in headers)):
+        return _NOTHING
+    return tracer.delivery(headers, attributes)
 
 
 def carried(*, detached: bool) -> Sequence[tuple[str, str]]:
     """Return the headers of a message that the current span sends; `detached` if it is for later or for another run."""
     tracer = _tracer()
-    return () if tracer is None else tracer.carried(detached=detached)
+    return () if tracer is None or not tracer.is_listening() else tracer.carried(detached=detached)
 
 
 def forgotten() -> AbstractContextManager[object]:
@@ -89,6 +97,11 @@ class _Tracer:
         self._context, self._propagate, self._trace = context, propagate, trace
         self._links = TraceContextTextMapPropagator()
         self._tracer = trace.get_tracer("idioteque", metadata.version("idioteque"))
+
+    def is_listening(self) -> bool:
+        """Whether anybody would hear of a span: a provider is set, or one is open already."""
+        trace = self._trace
+        return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider) or self._current().is_valid
 
     @contextmanager
     def span(

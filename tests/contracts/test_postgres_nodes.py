@@ -77,6 +77,11 @@ class PausingTransaction:
             self._pause()
         return self._tx.execute(sql, parameters)
 
+    def changed(self, sql: str, parameters: Mapping[str, SqlValue]) -> int:
+        if self._text in sql:
+            self._pause()
+        return self._tx.changed(sql, parameters)
+
     def execute_many(self, sql: str, parameters: Iterable[Mapping[str, SqlValue]]) -> None:
         self._tx.execute_many(sql, parameters)
 

@@ -135,6 +135,10 @@ class DyingTransaction:
         self._live()
         return self._tx.execute(sql, parameters)
 
+    def changed(self, sql: str, parameters: Mapping[str, SqlValue]) -> int:
+        self._live()
+        return self._tx.changed(sql, parameters)
+
     def execute_many(self, sql: str, parameters: Any) -> None:
         self._live()
         self._tx.execute_many(sql, parameters)

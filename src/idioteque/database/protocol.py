@@ -35,6 +35,10 @@ class Transaction(Protocol):
         """Run one statement and return its rows."""
         ...
 
+    def changed(self, sql: str, parameters: Mapping[str, SqlValue]) -> int:
+        """Run one INSERT, UPDATE or DELETE and return how many rows it wrote or deleted."""
+        ...
+
     def execute_many(self, sql: str, parameters: Iterable[Mapping[str, SqlValue]]) -> None:
         """Run one statement once for each set of parameters."""
         ...

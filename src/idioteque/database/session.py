@@ -78,6 +78,10 @@ class PostgresTransaction:
         self._cursor.execute(with_placeholders(sql), parameters or {})
         return self._cursor.fetchall() if self._cursor.description else []
 
+    def changed(self, sql: str, parameters: Mapping[str, SqlValue]) -> int:
+        self._cursor.execute(with_placeholders(sql), parameters)
+        return self._cursor.rowcount
+
     def execute_many(self, sql: str, parameters: Iterable[Mapping[str, SqlValue]]) -> None:
         self._cursor.executemany(with_placeholders(sql), list(parameters))
 

@@ -48,6 +48,10 @@ class SqliteTransaction:
     def execute(self, sql: str, parameters: Mapping[str, SqlValue] | None = None) -> list[Row]:
         return self._connection.execute(sql, parameters).fetchall()
 
+    def changed(self, sql: str, parameters: Mapping[str, SqlValue]) -> int:
+        self._connection.execute(sql, parameters)
+        return self._connection.changes()
+
     def execute_many(self, sql: str, parameters: Iterable[Mapping[str, SqlValue]]) -> None:
         self._connection.executemany(sql, parameters).fetchall()
 

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 from idioteque import ledger, snapshots
 from idioteque.clock import Clock, SystemClock
-from idioteque.database import Database, Row, SqlValue, Transaction
-from idioteque.ledger import SeatRow
+from idioteque.database import Database, SqlValue, Transaction
+from idioteque.ledger import RunRow, SeatRow, StepRow
 from idioteque.paths import BODY, Path, path_text
 from idioteque.store import (
-    MAILBOX_MS,
     Begun,
     Claim,
     Claimed,
@@ -19,7 +18,6 @@ from idioteque.store import (
     Failed,
     Gone,
     Lease,
-    Letter,
     Lost,
     NewRun,
     Outcome,
@@ -30,49 +28,44 @@ from idioteque.store import (
     Status,
     Trouble,
     Unknown,
-    Watcher,
     Won,
 )
+from idioteque.stores.mailbox import Mailbox
 from idioteque.stores.old_runs import FORGET_SENT, OldRuns
 from idioteque.stores.opening import OpenedDatabase
 from idioteque.stores.tables import (
-    ADVANCE_MARK,
-    FORGET,
     FORGET_SEAT,
-    HAND_ON_MARK,
-    LETTER,
-    LETTERS,
-    MARK,
     NOTE_SEAT,
-    POST,
-    PUT_MARK,
     READ_DELIVERIES,
     READ_EVENT,
     READ_LATER_STEPS,
     READ_STEPS,
-    TAKEN,
     UNWATCH,
     UNWATCH_ALL,
-    WATCH,
-    WATCHERS,
+    add_event,
+    add_run,
+    add_step,
+    begin_run,
     create,
     delivery_of,
+    end_run,
     listing,
     load_holder,
     load_run,
     load_step,
     note_delivery,
+    note_progress,
     run_of,
     save_holder,
     save_run,
     save_step,
     seats_of,
     step_of,
-    watcher_of,
+    time_ms,
 )
 
 
-class SqlStore(OldRuns):
+class SqlStore(Mailbox, OldRuns):
     """A `Store` in a database of its own or beside other tables: `SqlStore("sqlite:///runs.db")`.
 
     Several workers may share one in PostgreSQL; their clocks need not agree, as the database's own is used.
@@ -84,12 +77,14 @@ class SqlStore(OldRuns):
 
     async def claim(self, claim: Claim) -> Claimed:
         def operation(tx: Transaction) -> Claimed:
-            now_ms = self._now_ms(tx)
+            now_ms = time_ms(tx, self._clock)
             run = load_run(tx, claim.run_id)
-            if run is None:
-                if claim.new is None:
-                    return Unknown()
+            if run is None and claim.new is not None:
+                if claim.path == BODY and tx.writers_take_turns:
+                    return _begun(tx, claim, claim.new, now_ms)
                 run = create(tx, claim.run_id, claim.new, now_ms)
+            if run is None:
+                return Unknown()
             is_new = not run.tokens
             holder = load_holder(tx, run, claim.path)
             if isinstance(holder, SeatRow):
@@ -113,29 +108,25 @@ class SqlStore(OldRuns):
 
     async def commit(self, lease: Lease, path: Path, outcome: Outcome) -> Committed:
         def operation(tx: Transaction) -> Committed:
-            now_ms = self._now_ms(tx)
+            now_ms = time_ms(tx, self._clock)
             run = load_run(tx, lease.run_id)
             if run is None:
                 return Lost(None, held=False)
             if path == BODY:
                 answer = ledger.commit_body(run, lease.token, outcome, now_ms)
-                save_run(tx, run)
                 if isinstance(answer, Won):
+                    end_run(tx, run, outcome)
                     tx.execute(UNWATCH_ALL, {"run_id": run.run_id})
                 return answer
-            step = load_step(tx, lease.run_id, path)
-            before = step.seq
-            holder = load_holder(tx, run, lease.path)
-            if isinstance(holder, SeatRow) and path == lease.path:
-                answer = ledger.commit_seat(run, step, holder, lease.token, outcome, now_ms)
-            else:
-                answer = ledger.commit_step(run, step, holder, lease.token, outcome, now_ms)
-            if step.seq != before:
-                save_step(tx, run.run_id, step)
-                save_holder(tx, run, holder)
-            if step.waits_for is not None:
-                tx.execute(UNWATCH, {"run_id": run.run_id, "path": path_text(path)})
-            return answer
+            if lease.path == BODY:
+                step = StepRow(path)
+                answer = ledger.commit_step(run, step, run, lease.token, outcome, now_ms)
+                if isinstance(answer, Won) and add_step(tx, run.run_id, step, outcome):
+                    note_progress(tx, run)
+                    return answer
+                run = load_run(tx, lease.run_id)  # as it was: there is more of that step than its outcome
+                assert run is not None
+            return _commit_known(tx, run, lease, path, outcome, now_ms)
 
         return await self._database.write(operation)
 
@@ -159,7 +150,7 @@ class SqlStore(OldRuns):
 
     async def fail(self, lease: Lease, path: Path, attempts: int, due_at_ms: int, error: str) -> Failed:
         def operation(tx: Transaction) -> Failed:
-            now_ms = self._now_ms(tx)
+            now_ms = time_ms(tx, self._clock)
             run = load_run(tx, lease.run_id)
             if run is None:
                 return Gone()
@@ -184,78 +175,6 @@ class SqlStore(OldRuns):
             if isinstance(answer, Due):
                 save_step(tx, run.run_id, step)
             return answer
-
-        return await self._database.write(operation)
-
-    async def watch(self, lease: Lease, path: Path, types: Sequence[str], where: bytes) -> None:
-        def operation(tx: Transaction) -> None:
-            run = load_run(tx, lease.run_id)
-            if run is not None and run.is_open and load_holder(tx, run, lease.path).is_held_by(lease.token):
-                row: dict[str, SqlValue] = {
-                    "run_id": run.run_id,
-                    "path": path_text(path),
-                    "seat": path_text(lease.path),
-                    "condition": where,
-                }
-                tx.execute_many(WATCH, [{**row, "type": type_name} for type_name in types])
-
-        await self._database.write(operation)
-
-    async def unwatch(self, run_id: str, path: Path) -> None:
-        await self._database.write(lambda tx: tx.execute(UNWATCH, {"run_id": run_id, "path": path_text(path)}))
-
-    async def arrive(self, event_id: str, type_name: str, event: bytes) -> tuple[Letter, Sequence[Watcher]]:
-        def operation(tx: Transaction) -> tuple[Letter, list[Row] | None]:
-            now_ms = self._now_ms(tx)
-            tx.execute(POST, {"event_id": event_id, "type": type_name, "event": event, "now_ms": now_ms})
-            tx.execute(FORGET, {"before_ms": now_ms - MAILBOX_MS, "event_id": event_id})
-            letter = Letter(*tx.execute(LETTER, {"event_id": event_id})[0])
-            return letter, tx.execute(WATCHERS, {"type": type_name}) if tx.writers_take_turns else None
-
-        letter, rows = await self._database.write(operation)
-        if rows is None:
-            # Once the event can be seen by others, so that of a wait and an event at one moment one finds the other.
-            rows = await self._database.read(lambda tx: tx.execute(WATCHERS, {"type": type_name}))
-        return letter, [watcher_of(row) for row in rows]
-
-    async def letters(self, types: Sequence[str], since_ms: int) -> Sequence[Letter]:
-        def operation(tx: Transaction) -> list[Letter]:
-            rows = [row for name in types for row in tx.execute(LETTERS, {"type": name, "since_ms": since_ms})]
-            return sorted((Letter(*row) for row in rows), key=lambda letter: (letter.accepted_at_ms, letter.event_id))
-
-        return await self._database.read(operation)
-
-    async def take(self, run_id: str, path: Path, event_id: str, outcome: Outcome) -> Committed:
-        def operation(tx: Transaction) -> Committed:
-            now_ms = self._now_ms(tx)
-            run = load_run(tx, run_id)
-            if run is None:
-                return Lost(None, held=False)
-            step = load_step(tx, run_id, path)
-            is_taken = bool(tx.execute(TAKEN, {"run_id": run_id, "event_id": event_id}))
-            answer = ledger.take(run, step, event_id, outcome, is_taken, now_ms)
-            if isinstance(answer, Won):
-                save_step(tx, run_id, step)
-                save_run(tx, run)
-            return answer
-
-        return await self._database.write(operation)
-
-    async def occupy(self, name: str, run_id: str, *, until_end: bool) -> str:
-        def operation(tx: Transaction) -> str:
-            tx.execute(PUT_MARK, {"name": name, "value": run_id, "at_ms": 0})
-            holder, status = tx.execute(MARK, {"name": name})[0]
-            if until_end and status in ("completed", "failed", "cancelled"):
-                tx.execute(HAND_ON_MARK, {"name": name, "value": run_id, "holder": holder})
-                holder = tx.execute(MARK, {"name": name})[0][0]
-            return str(holder)
-
-        return await self._database.write(operation)
-
-    async def latest(self, name: str, event_id: str, accepted_at_ms: int) -> str:
-        def operation(tx: Transaction) -> str:
-            tx.execute(ADVANCE_MARK, {"name": name, "value": event_id, "at_ms": accepted_at_ms})
-            return str(tx.execute(MARK, {"name": name})[0][0])
 
         return await self._database.write(operation)
 
@@ -285,7 +204,7 @@ class SqlStore(OldRuns):
 
     async def renew(self, leases: Sequence[Lease], lease_ms: int) -> Sequence[bool]:
         def operation(tx: Transaction) -> list[bool]:
-            now_ms = self._now_ms(tx)
+            now_ms = time_ms(tx, self._clock)
             held: dict[Lease, bool] = {}
             for lease in sorted(leases, key=_order):  # in one order, so that nobody waits for who waits for him
                 held[lease] = _renew(tx, lease, lease_ms, now_ms)
@@ -295,7 +214,7 @@ class SqlStore(OldRuns):
 
     async def trouble(self, run_id: str, trouble: Trouble, new: NewRun | None = None) -> None:
         def operation(tx: Transaction) -> None:
-            now_ms = self._now_ms(tx)
+            now_ms = time_ms(tx, self._clock)
             run = load_run(tx, run_id) or (None if new is None else create(tx, run_id, new, now_ms))
             if run is not None:
                 ledger.note_trouble(run, trouble)
@@ -305,7 +224,7 @@ class SqlStore(OldRuns):
 
     async def cancel(self, run_id: str) -> Status | None:
         def operation(tx: Transaction) -> Status | None:
-            now_ms = self._now_ms(tx)
+            now_ms = time_ms(tx, self._clock)
             run = load_run(tx, run_id)
             if run is None:
                 return None
@@ -367,12 +286,6 @@ class SqlStore(OldRuns):
     async def close(self) -> None:
         await self._database.close()
 
-    def _now_ms(self, tx: Transaction) -> int:
-        """Return the database's time where it has one of its own; but a test's clock goes before."""
-        if tx.now_ms is None or not isinstance(self._clock, SystemClock):
-            return self._clock.now_ms()
-        return tx.now_ms
-
 
 def _order(lease: Lease) -> str:
     return lease.run_id
@@ -387,3 +300,31 @@ def _renew(tx: Transaction, lease: Lease, lease_ms: int, now_ms: int) -> bool:
     if is_held:
         save_holder(tx, run, holder)
     return is_held
+
+
+def _begun(tx: Transaction, claim: Claim, new: NewRun, now_ms: int) -> Claimed:
+    """Store a run with the first lease of its body: where writers take turns nobody else can have begun it."""
+    run = begin_run(claim.run_id, new, now_ms)
+    refused = ledger.claim(run, claim, now_ms)
+    assert refused is None
+    event = add_event(tx, new)
+    add_run(tx, run)
+    note_delivery(tx, run.run_id, run, claim, now_ms)
+    return snapshots.started(run, event, (), run)
+
+
+def _commit_known(tx: Transaction, run: RunRow, lease: Lease, path: Path, outcome: Outcome, now_ms: int) -> Committed:
+    """Record the outcome of a step, whatever is known of it."""
+    step = load_step(tx, run.run_id, path)
+    before = step.seq
+    holder = load_holder(tx, run, lease.path)
+    if isinstance(holder, SeatRow) and path == lease.path:
+        answer = ledger.commit_seat(run, step, holder, lease.token, outcome, now_ms)
+    else:
+        answer = ledger.commit_step(run, step, holder, lease.token, outcome, now_ms)
+    if step.seq != before:
+        save_step(tx, run.run_id, step)
+        save_holder(tx, run, holder)
+    if step.waits_for is not None:
+        tx.execute(UNWATCH, {"run_id": run.run_id, "path": path_text(path)})
+    return answer

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from idioteque.database import Row, Transaction
+from idioteque.clock import Clock, SystemClock
+from idioteque.database import Row, SqlValue, Transaction
 from idioteque.ledger import Holder, RunRow, SeatRow, StepRow
 from idioteque.paths import BODY, Path, path_of, path_text
 from idioteque.records import DeliveryRecord
@@ -50,7 +51,8 @@ FORGET_SEAT = "DELETE FROM seats WHERE run_id = :run_id AND path = :path"
 CREATE_RUN = """INSERT INTO runs (run_id, event_id, function_id, options, created_at_ms, status, attempts, strikes,
         due_at_ms, epoch, seq, tokens, token, lease_until_ms, alive_at_ms, owner, message_id, retried,
         dirty, gen)
-    VALUES (:run_id, :event_id, :function_id, :options, :now_ms, 'running', 0, 0, 0, 0, 0, 0, 0, 0, 0, '', '', 0, 0, 0)
+    VALUES (:run_id, :event_id, :function_id, :options, :created_at_ms, 'running', 0, :strikes, 0, 0, 0, :tokens,
+        :token, :lease_until_ms, :alive_at_ms, :owner, :message_id, :retried, 0, 0)
     ON CONFLICT (run_id) DO NOTHING"""
 
 # The event is stored once for all functions that it starts; the first one to be stored is the event for good.
@@ -62,6 +64,14 @@ SAVE_RUN = """UPDATE runs SET status = :status, finished_at_ms = :finished_at_ms
         epoch = :epoch, trouble = :trouble, seq = :seq, tokens = :tokens, token = :token,
         lease_until_ms = :lease_until_ms, alive_at_ms = :alive_at_ms, owner = :owner, message_id = :message_id,
         retried = :retried, dirty = :dirty, gen = :gen
+    WHERE run_id = :run_id"""
+
+# What recording a step's outcome changes in the run whose lease it ran under.
+NOTE_PROGRESS = "UPDATE runs SET seq = :seq, strikes = :strikes, alive_at_ms = :alive_at_ms WHERE run_id = :run_id"
+
+# What its end changes in a run.
+END_RUN = """UPDATE runs SET status = :status, finished_at_ms = :finished_at_ms, outcome_ok = :outcome_ok,
+        outcome = :outcome, token = 0, strikes = 0
     WHERE run_id = :run_id"""
 
 READ_EVENT = "SELECT event FROM run_events WHERE event_id = :event_id"
@@ -84,6 +94,12 @@ SAVE_STEP = """INSERT INTO steps (run_id, path, outcome_ok, outcome, seq, attemp
         attempts = :attempts, strikes = :strikes, begun = :begun, due_at_ms = :due_at_ms,
         committed_at_ms = :committed_at_ms, last_error = :last_error, taken = :taken,
         waits_for = :waits_for, took_ms = :took_ms"""
+
+# The outcome of a step that nothing is known of.
+ADD_STEP = """INSERT INTO steps (run_id, path, outcome_ok, outcome, seq, attempts, strikes, begun, due_at_ms,
+        committed_at_ms, took_ms)
+    VALUES (:run_id, :path, :outcome_ok, :outcome, :seq, 0, 0, 0, 0, :committed_at_ms, :took_ms)
+    ON CONFLICT (run_id, path) DO NOTHING"""
 
 # A delivery took a lease; the claim may be repeated.
 NOTE_DELIVERY = """INSERT INTO run_deliveries (run_id, token, path, message_id, retried, at_ms)
@@ -117,10 +133,9 @@ LETTER = "SELECT event_id, event, accepted_at_ms FROM mailbox WHERE event_id = :
 LETTERS = """SELECT event_id, event, accepted_at_ms FROM mailbox WHERE type = :type AND accepted_at_ms >= :since_ms
     ORDER BY accepted_at_ms, event_id"""
 
-# A few events that nobody may take any more, but for the one that came again; every arrival clears away more than it
-# brings.
+# A few events that nobody may take any more, but for the one that came again.
 FORGET = """DELETE FROM mailbox WHERE event_id IN (SELECT event_id FROM mailbox
-    WHERE accepted_at_ms < :before_ms AND event_id <> :event_id ORDER BY accepted_at_ms LIMIT 10)"""
+    WHERE accepted_at_ms < :before_ms AND event_id <> :event_id ORDER BY accepted_at_ms LIMIT :limit)"""
 
 # Who has a name, and whether that run has ended.
 MARK = """SELECT m.value, r.status FROM marks m LEFT JOIN runs r ON r.run_id = m.value WHERE m.name = :name"""
@@ -140,21 +155,86 @@ ADVANCE_MARK = """INSERT INTO marks (name, value, at_ms) VALUES (:name, :value, 
 TAKEN = "SELECT 1 FROM steps WHERE run_id = :run_id AND taken = :event_id"
 
 
+def time_ms(tx: Transaction, clock: Clock) -> int:
+    """Return the database's time where it has one of its own; but a test's clock goes before."""
+    if tx.now_ms is None or not isinstance(clock, SystemClock):
+        return clock.now_ms()
+    return tx.now_ms
+
+
 def create(tx: Transaction, run_id: str, new: NewRun, now_ms: int) -> RunRow:
-    tx.execute(CREATE_EVENT, {"event_id": new.event_id, "event": new.event})
+    """Return a run that is not stored, stored now unless somebody else was first."""
+    run = begin_run(run_id, new, now_ms)
+    add_event(tx, new)
+    add_run(tx, run)
+    stored = load_run(tx, run_id)
+    assert stored is not None
+    return stored
+
+
+def begin_run(run_id: str, new: NewRun, now_ms: int) -> RunRow:
+    return RunRow(run_id, new.event_id, new.function_id, new.options, now_ms)
+
+
+def add_event(tx: Transaction, new: NewRun) -> bytes:
+    """Store an event and return it as it came first."""
+    if tx.changed(CREATE_EVENT, {"event_id": new.event_id, "event": new.event}):
+        return new.event
+    event: bytes = tx.execute(READ_EVENT, {"event_id": new.event_id})[0][0]
+    return event
+
+
+def add_run(tx: Transaction, run: RunRow) -> None:
     tx.execute(
         CREATE_RUN,
         {
-            "run_id": run_id,
-            "event_id": new.event_id,
-            "function_id": new.function_id,
-            "options": new.options,
-            "now_ms": now_ms,
+            "run_id": run.run_id,
+            "event_id": run.event_id,
+            "function_id": run.function_id,
+            "options": run.options,
+            "created_at_ms": run.created_at_ms,
+            "strikes": run.strikes,
+            "tokens": run.tokens,
+            "token": run.token,
+            "lease_until_ms": run.lease_until_ms,
+            "alive_at_ms": run.alive_at_ms,
+            "owner": run.owner,
+            "message_id": run.message_id,
+            "retried": run.retried,
         },
     )
-    run = load_run(tx, run_id)
-    assert run is not None
-    return run
+
+
+def add_step(tx: Transaction, run_id: str, step: StepRow, outcome: Outcome) -> bool:
+    """Store the outcome of a step; return False, having done nothing, when there is a row of it already."""
+    row: dict[str, SqlValue] = {
+        "run_id": run_id,
+        "path": path_text(step.path),
+        "outcome_ok": int(outcome.ok),
+        "outcome": outcome.payload,
+        "seq": step.seq,
+        "committed_at_ms": step.committed_at_ms,
+        "took_ms": outcome.took_ms,
+    }
+    return bool(tx.changed(ADD_STEP, row))
+
+
+def note_progress(tx: Transaction, run: RunRow) -> None:
+    row: dict[str, SqlValue] = {"run_id": run.run_id, "seq": run.seq, "strikes": run.strikes}
+    tx.execute(NOTE_PROGRESS, {**row, "alive_at_ms": run.alive_at_ms})
+
+
+def end_run(tx: Transaction, run: RunRow, outcome: Outcome) -> None:
+    tx.execute(
+        END_RUN,
+        {
+            "run_id": run.run_id,
+            "status": run.status,
+            "finished_at_ms": run.finished_at_ms,
+            "outcome_ok": int(outcome.ok),
+            "outcome": outcome.payload,
+        },
+    )
 
 
 def load_run(tx: Transaction, run_id: str) -> RunRow | None:
