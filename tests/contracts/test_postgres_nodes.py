@@ -97,7 +97,7 @@ class Pausing:
         self.before: str | None = None
         self.reached, self.go_on = threading.Event(), threading.Event()
 
-    async def write(self, operation: Callable[[Transaction], T]) -> T:
+    async def write(self, operation: Callable[[Transaction], T], *, is_long: bool = False) -> T:
         before, self.before = self.before, None
 
         def pause() -> None:

@@ -92,7 +92,7 @@ class Killing:
         self._database = database
         self.kills = 0
 
-    async def write(self, operation: Callable[[Transaction], T]) -> T:
+    async def write(self, operation: Callable[[Transaction], T], *, is_long: bool = False) -> T:
         return await self._database.write(self._killed(operation))
 
     async def read(self, operation: Callable[[Transaction], T]) -> T:

@@ -68,7 +68,7 @@ class Held:
 
     def __init__(self, database: SqliteDatabase) -> None:
         self._begun, self._go = threading.Event(), threading.Event()
-        self._write = asyncio.create_task(database.write(self._wait))
+        self._write = asyncio.create_task(database.write(self._wait, is_long=True))
 
     def _wait(self, tx: Transaction) -> None:
         self._begun.set()
@@ -209,6 +209,74 @@ async def test_a_loop_that_is_gone_harms_nobody(file: SqliteDatabase) -> None:
     await asyncio.to_thread(lambda: asyncio.run(leave()))
     await held.let_go()
     assert await asyncio.wait_for(file.write(insert("stays")), 10) > 0
+
+
+async def test_a_loop_that_ends_before_its_turn_strands_nobody(file: SqliteDatabase) -> None:
+    def end_at_once() -> None:
+        loop = asyncio.new_event_loop()
+        write = file.write(insert("left behind"))
+
+        def begin() -> None:
+            write.send(None)  # it waits now
+            loop.stop()
+
+        loop.call_soon(begin)
+        loop.run_forever()
+        loop.close()
+        write.close()
+
+    await asyncio.to_thread(end_at_once)
+    assert await asyncio.wait_for(file.write(insert("stays")), 10) > 0
+    await asyncio.to_thread(end_at_once)
+    await asyncio.wait_for(file.close(), 10)
+
+
+async def test_a_long_operation_leaves_the_loop_to_others(file: SqliteDatabase) -> None:
+    held = Held(file)
+    await held.begun()
+    passes = 0
+    for _ in range(100):
+        await asyncio.sleep(0)
+        passes += 1
+    await held.let_go()
+    assert passes == 100
+
+
+async def test_an_operation_is_run_again_when_another_of_its_group_fails(file: SqliteDatabase) -> None:
+    """Groups run without savepoints, so the failure of one undoes all, and each is run once more for itself."""
+    held = Held(file)
+    await held.begun()
+    runs = 0
+
+    def counted(tx: Transaction) -> int:
+        nonlocal runs
+        runs += 1
+        return insert(f"kept {runs}")(tx)
+
+    def fails(tx: Transaction) -> None:
+        insert("undone")(tx)
+        raise ValueError("its own")
+
+    results = asyncio.gather(file.write(counted), file.write(fails), file.write(counted), return_exceptions=True)
+    await asyncio.sleep(0)
+    await held.let_go()
+    first, failure, second = await results
+    assert (first, second) == (1, 2)
+    assert isinstance(failure, ValueError)
+    assert runs == 3
+    assert await file.read(texts) == ["kept 2", "kept 3"]
+
+
+async def test_a_write_waits_for_another_process_without_stopping_the_loop(file: SqliteDatabase, path: Path) -> None:
+    other = apsw.Connection(str(path))
+    other.execute("BEGIN IMMEDIATE")
+    write = asyncio.create_task(file.write(insert("a")))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not write.done()
+    other.execute("ROLLBACK")
+    other.close()
+    assert await asyncio.wait_for(write, 20) == 1
 
 
 async def test_a_caller_that_is_cancelled_harms_nobody(file: SqliteDatabase) -> None:
@@ -483,7 +551,7 @@ async def check_that_it_is_broken(database: SqliteDatabase) -> None:
 async def test_a_failed_flush_ends_the_use_of_the_database(disk: FailingDisk, path: Path) -> None:
     database = SqliteDatabase(str(path))
     told: list[DatabaseBroken] = []
-    database.on_broken = told.append
+    database.on_broken(told.append)
     await database.write(lambda tx: tx.script(CREATE))
     await database.write(insert("safe"))
     disk.fails = True
@@ -506,7 +574,7 @@ async def test_a_listener_that_fails_leaves_no_caller_waiting(
         raise ValueError("a bug in the listener")
 
     database = SqliteDatabase(str(path))
-    database.on_broken = listener
+    database.on_broken(listener)
     await database.write(lambda tx: tx.script(CREATE))
     disk.fails = True
     with pytest.raises(DatabaseBroken):

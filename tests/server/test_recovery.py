@@ -110,7 +110,7 @@ class FullDisk:
         self._inner = open_database("sqlite://:memory:", threads=False)
         self.full = False
 
-    async def write(self, operation: Callable[[Transaction], T]) -> T:
+    async def write(self, operation: Callable[[Transaction], T], *, is_long: bool = False) -> T:
         if self.full:
             raise DatabaseFull("no room left for the database")
         return await self._inner.write(operation)

@@ -101,7 +101,7 @@ class Sqlite:
 
     # ---- a database, for the store
 
-    async def write(self, operation: Callable[[Transaction], T]) -> T:
+    async def write(self, operation: Callable[[Transaction], T], *, is_long: bool = False) -> T:
         told = told_here.get()
 
         def watched(tx: Transaction) -> T:
@@ -137,11 +137,11 @@ class _OwnTurn:
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
-    async def write(self, operation: Callable[[Transaction], T]) -> T:
-        return self._database._alone(operation)
+    async def write(self, operation: Callable[[Transaction], T], *, is_long: bool = False) -> T:
+        return self._database.alone(operation)
 
     async def read(self, operation: Callable[[Transaction], T]) -> T:
-        return self._database._alone(operation)
+        return self._database.alone(operation)
 
     async def close(self) -> None:
         return

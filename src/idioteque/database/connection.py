@@ -32,6 +32,7 @@ class Connection(Protocol):
 
     def execute(self, statements: str, bindings: Mapping[str, SqlValue] | None = None) -> Cursor: ...
     def executemany(self, statements: str, bindings: Iterable[Mapping[str, SqlValue]]) -> Cursor: ...
+    def set_busy_timeout(self, milliseconds: int) -> None: ...
     def changes(self) -> int: ...
     def set_wal_hook(self, callable: Callable[[object, str, int], int]) -> None: ...  # noqa: A002
     def interrupt(self) -> None: ...
@@ -114,9 +115,9 @@ class Checkpoints:
         execute = self._connection.execute
         execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         if self._pages >= CHECKPOINT_WAIT_PAGES:
-            execute(f"PRAGMA busy_timeout = {CHECKPOINT_WAIT_MS}").fetchall()
+            self._connection.set_busy_timeout(CHECKPOINT_WAIT_MS)
             execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}").fetchall()
+            self._connection.set_busy_timeout(BUSY_TIMEOUT_MS)
 
 
 def _open(path: str, flags: int) -> Connection:

@@ -68,10 +68,11 @@ def answer(settled: Iterable[Settled]) -> None:
         by_loop.setdefault(outcome[0].loop, []).append(outcome)
     for loop, outcomes in by_loop.items():
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(_resolve, outcomes)
+            loop.call_soon_threadsafe(resolve, outcomes)
 
 
-def _resolve(outcomes: list[Settled]) -> None:
+def resolve(outcomes: Iterable[Settled]) -> None:
+    """Tell the callers, in their event loop."""
     for waiting, result, error in outcomes:
         if waiting.future.done():
             continue

@@ -57,7 +57,7 @@ class PostgresDatabase:
         self._reader_of_thread = threading.local()
         self._reader_sessions: list[Session] = []
 
-    async def write(self, operation: Callable[[Transaction], T]) -> T:
+    async def write(self, operation: Callable[[Transaction], T], *, is_long: bool = False) -> T:
         with self._door:
             self._check_open()
             if self._thread is None:

@@ -55,8 +55,11 @@ class Database(Protocol):
     operation may be undone and run again before its caller hears of it, so it changes nothing but the database.
     """
 
-    async def write(self, operation: Callable[[Transaction], T]) -> T:
-        """Run an operation and return its result once it is durable; operations that meet share one commit."""
+    async def write(self, operation: Callable[[Transaction], T], *, is_long: bool = False) -> T:
+        """Run an operation and return its result once it is durable; operations that meet share one commit.
+
+        `is_long`: its SQL may take more than a moment, for which no event loop may stand still.
+        """
         ...
 
     async def read(self, operation: Callable[[Transaction], T]) -> T:
@@ -89,7 +92,7 @@ async def migrate(database: Database, component: str, package: str) -> int:
             )
         return len(missing)
 
-    return await database.write(operation)
+    return await database.write(operation, is_long=True)
 
 
 async def migrations(database: Database | None, component: str, package: str) -> dict[str, bool]:

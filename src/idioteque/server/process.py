@@ -179,7 +179,7 @@ def _watch(server: Server, web: uvicorn.Server, failed: list[DatabaseBroken]) ->
         loop.call_soon_threadsafe(_ask_to_stop, web)
 
     if isinstance(server.database, SqliteDatabase):
-        server.database.on_broken = broken
+        server.database.on_broken(broken)
 
 
 def _ask_to_stop(web: uvicorn.Server) -> None:

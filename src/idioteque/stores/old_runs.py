@@ -72,4 +72,4 @@ class OldRuns:
             tx.execute_many(DELETE_EVENT, [{"event_id": event_id} for _, event_id in found])
             return len(found)
 
-        return await self._database.write(operation)
+        return await self._database.write(operation, is_long=True)

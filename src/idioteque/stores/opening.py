@@ -28,13 +28,13 @@ class OpenedDatabase:
         if self._url is not None:
             check_database(self._url)
 
-    async def write(self, operation: Callable[[Transaction], T]) -> T:
+    async def write(self, operation: Callable[[Transaction], T], *, is_long: bool = False) -> T:
         """Run an operation; once more when nobody knows whether it was done, since each may be repeated."""
         database = await self._ready()
         try:
-            return await database.write(operation)
+            return await database.write(operation, is_long=is_long)
         except CommitUnknown:
-            return await database.write(operation)
+            return await database.write(operation, is_long=is_long)
 
     async def read(self, operation: Callable[[Transaction], T]) -> T:
         return await (await self._ready()).read(operation)

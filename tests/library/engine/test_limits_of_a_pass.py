@@ -152,7 +152,7 @@ class ForgetfulDatabase:
         self._inner = open_database("sqlite://:memory:", threads=False)
         self.to_lose = 0
 
-    async def write(self, operation: Callable[[Transaction], T]) -> T:
+    async def write(self, operation: Callable[[Transaction], T], *, is_long: bool = False) -> T:
         result = await self._inner.write(operation)
         if self.to_lose:
             self.to_lose -= 1

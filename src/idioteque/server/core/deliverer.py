@@ -87,7 +87,7 @@ class Deliverer:
             free_all(tx, now_ms)
             return all_next_due_ms(tx), all_unreached(tx)
 
-        due, unreached = await self._database.write(operation)
+        due, unreached = await self._database.write(operation, is_long=True)
         for origin, due_ms, count in due:
             self._metrics.found(count)
             self._destinations.note_due(origin, now_ms if is_line(origin) else due_ms)

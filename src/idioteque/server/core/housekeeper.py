@@ -53,7 +53,7 @@ class Housekeeper:
         """Delete until nothing is left, or so many are deleted; return how many."""
         deleted = 0
         while (wanted := min(BITE_ROWS, count_max - deleted)) > 0:
-            count = await self._database.write(partial(delete, count_max=wanted))
+            count = await self._database.write(partial(delete, count_max=wanted), is_long=True)
             deleted += count
             if count < wanted:
                 break

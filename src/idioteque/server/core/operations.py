@@ -101,7 +101,7 @@ class Operations:
 
     async def _written(self, operation: Callable[[Transaction], T]) -> T:
         try:
-            return await self._database.write(operation)
+            return await self._database.write(operation, is_long=True)
         except DatabaseFull as error:
             raise StorageFull("there is no room left to store this; nothing was changed") from error
 

@@ -132,7 +132,7 @@ class Prober:
     async def _hasten(self, origin: str) -> None:
         now_ms = self._clock.now_ms()
         try:
-            lines = await self._database.write(lambda tx: hasten(tx, origin, now_ms))
+            lines = await self._database.write(lambda tx: hasten(tx, origin, now_ms), is_long=True)
         except DatabaseError as error:
             logger.warning("the retries for %s keep their times: %s", origin, error)
             return

@@ -1,0 +1,129 @@
+"""Events that arrive, who waits for them, and the names that runs occupy, in a SQL database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from idioteque import ledger
+from idioteque.clock import Clock
+from idioteque.database import Row, SqlValue, Transaction
+from idioteque.paths import Path, path_text
+from idioteque.store import MAILBOX_MS, Committed, Lease, Letter, Lost, Outcome, Watcher, Won
+from idioteque.stores.opening import OpenedDatabase
+from idioteque.stores.tables import (
+    ADVANCE_MARK,
+    FORGET,
+    HAND_ON_MARK,
+    LETTER,
+    LETTERS,
+    MARK,
+    POST,
+    PUT_MARK,
+    TAKEN,
+    UNWATCH,
+    WATCH,
+    WATCHERS,
+    load_holder,
+    load_run,
+    load_step,
+    save_run,
+    save_step,
+    time_ms,
+    watcher_of,
+)
+
+FORGET_EVERY_MS = 1000
+FORGOTTEN_PER_ARRIVAL = 10
+
+
+class Mailbox:
+    """The part of `SqlStore` that deals with events and names."""
+
+    _database: OpenedDatabase
+
+    _clock: Clock
+    _arrived = 0
+    _forgot_at_ms = 0
+
+    async def watch(self, lease: Lease, path: Path, types: Sequence[str], where: bytes) -> None:
+        def operation(tx: Transaction) -> None:
+            run = load_run(tx, lease.run_id)
+            if run is not None and run.is_open and load_holder(tx, run, lease.path).is_held_by(lease.token):
+                row: dict[str, SqlValue] = {
+                    "run_id": run.run_id,
+                    "path": path_text(path),
+                    "seat": path_text(lease.path),
+                    "condition": where,
+                }
+                tx.execute_many(WATCH, [{**row, "type": type_name} for type_name in types])
+
+        await self._database.write(operation)
+
+    async def unwatch(self, run_id: str, path: Path) -> None:
+        await self._database.write(lambda tx: tx.execute(UNWATCH, {"run_id": run_id, "path": path_text(path)}))
+
+    async def arrive(self, event_id: str, type_name: str, event: bytes) -> tuple[Letter, Sequence[Watcher]]:
+        def operation(tx: Transaction) -> tuple[Letter, list[Row] | None]:
+            now_ms = time_ms(tx, self._clock)
+            posted: dict[str, SqlValue] = {"event_id": event_id, "type": type_name, "event": event, "now_ms": now_ms}
+            letter = Letter(event_id, event, now_ms)
+            if not tx.changed(POST, posted):
+                letter = Letter(*tx.execute(LETTER, {"event_id": event_id})[0])
+            self._forget(tx, event_id, now_ms)
+            return letter, tx.execute(WATCHERS, {"type": type_name}) if tx.writers_take_turns else None
+
+        letter, rows = await self._database.write(operation)
+        if rows is None:
+            # Once the event can be seen by others, so that of a wait and an event at one moment one finds the other.
+            rows = await self._database.read(lambda tx: tx.execute(WATCHERS, {"type": type_name}))
+        return letter, [watcher_of(row) for row in rows]
+
+    async def letters(self, types: Sequence[str], since_ms: int) -> Sequence[Letter]:
+        def operation(tx: Transaction) -> list[Letter]:
+            rows = [row for name in types for row in tx.execute(LETTERS, {"type": name, "since_ms": since_ms})]
+            return sorted((Letter(*row) for row in rows), key=lambda letter: (letter.accepted_at_ms, letter.event_id))
+
+        return await self._database.read(operation)
+
+    async def take(self, run_id: str, path: Path, event_id: str, outcome: Outcome) -> Committed:
+        def operation(tx: Transaction) -> Committed:
+            now_ms = time_ms(tx, self._clock)
+            run = load_run(tx, run_id)
+            if run is None:
+                return Lost(None, held=False)
+            step = load_step(tx, run_id, path)
+            is_taken = bool(tx.execute(TAKEN, {"run_id": run_id, "event_id": event_id}))
+            answer = ledger.take(run, step, event_id, outcome, is_taken, now_ms)
+            if isinstance(answer, Won):
+                save_step(tx, run_id, step)
+                save_run(tx, run)
+            return answer
+
+        return await self._database.write(operation)
+
+    async def occupy(self, name: str, run_id: str, *, until_end: bool) -> str:
+        def operation(tx: Transaction) -> str:
+            tx.execute(PUT_MARK, {"name": name, "value": run_id, "at_ms": 0})
+            holder, status = tx.execute(MARK, {"name": name})[0]
+            if until_end and status in ("completed", "failed", "cancelled"):
+                tx.execute(HAND_ON_MARK, {"name": name, "value": run_id, "holder": holder})
+                holder = tx.execute(MARK, {"name": name})[0][0]
+            return str(holder)
+
+        return await self._database.write(operation)
+
+    async def latest(self, name: str, event_id: str, accepted_at_ms: int) -> str:
+        def operation(tx: Transaction) -> str:
+            tx.execute(ADVANCE_MARK, {"name": name, "value": event_id, "at_ms": accepted_at_ms})
+            return str(tx.execute(MARK, {"name": name})[0][0])
+
+        return await self._database.write(operation)
+
+    def _forget(self, tx: Transaction, event_id: str, now_ms: int) -> None:
+        """Clear away what nobody may take any more, now and then, and more than has arrived since."""
+        self._arrived += 1
+        if abs(now_ms - self._forgot_at_ms) < FORGET_EVERY_MS:
+            return
+        limit = FORGOTTEN_PER_ARRIVAL * self._arrived
+        tx.execute(FORGET, {"before_ms": now_ms - MAILBOX_MS, "event_id": event_id, "limit": limit})
+        self._arrived, self._forgot_at_ms = 0, now_ms
