@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from idioteque.retry import Retry
     from idioteque.runs import Run, RunPage, Step, Why
     from idioteque.sync import SyncContext
+    from idioteque.ticks import Tick
     from idioteque.transport import HttpRequest, HttpResponse
     from idioteque.worker import Worker
 
@@ -73,6 +74,7 @@ __all__ = [
     "StepFailed",
     "StepInterrupted",
     "SyncContext",
+    "Tick",
     "Why",
     "Worker",
 ]
@@ -111,6 +113,7 @@ _HOMES = {
     "StepFailed": "idioteque.errors",
     "StepInterrupted": "idioteque.errors",
     "SyncContext": "idioteque.sync",
+    "Tick": "idioteque.ticks",
     "Why": "idioteque.runs",
     "Worker": "idioteque.worker",
 }

@@ -195,8 +195,11 @@ class Context:
     async def invoke(self, key: str, function: Function, event: object) -> Any:
         """Run another function on an event, as a run of its own, and return its result.
 
-        Raise `StepFailed` when that run fails or is cancelled, `EventRejected` when the event does not fit the schema.
+        Raise `StepFailed` when that run fails or is cancelled, `EventRejected` when the event does not fit the schema,
+        `InvalidValue` for a function that a schedule starts.
         """
+        if function.cron is not None:
+            raise InvalidValue(f"function {function.id!r} has cron=: its schedule starts it, and nothing else can")
         return function.codec.decode(await self._steps.invoke(key, function.id, event))
 
     @property

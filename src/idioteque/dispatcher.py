@@ -96,7 +96,27 @@ class RunEnvelope:
         return _encode(head, retries=self.retries, event=self.event)
 
 
-Envelope = EventEnvelope | RunEnvelope
+@dataclass(frozen=True, slots=True)
+class TickEnvelope:
+    """A message of the schedule of a function; the message it came with makes the run's event id, one for each tick."""
+
+    function_id: str
+    message_id: str
+    retries: int | None = None
+
+    @property
+    def event_id(self) -> str:
+        """The event id of the run that this tick starts."""
+        return derived_id("tick", self.function_id, self.message_id)
+
+
+def tick_body(function_id: str, **more: str) -> bytes:
+    """Return the body of a schedule's messages; receivers do not look at what is in `more`."""
+    head = {MARK: WIRE_VERSION, "kind": "tick", "function_id": function_id, **more}
+    return _encode(head, retries=None, event=None)
+
+
+Envelope = EventEnvelope | RunEnvelope | TickEnvelope
 
 
 def decode(body: bytes, message_id: str) -> Envelope:
@@ -116,7 +136,7 @@ def decode(body: bytes, message_id: str) -> Envelope:
         event: object = fields["event"] if set(fields) == {"event"} else fields
         return EventEnvelope(event_id, _dump(event))
     try:
-        return _ours(fields)
+        return _ours(fields, message_id)
     except (KeyError, TypeError) as error:
         raise EventRejected(f"the envelope is incomplete: {error}") from None
 
@@ -156,28 +176,29 @@ def failure_callback(body: bytes, message_id: str, attempts: int, status: int, a
     return json.dumps(document).encode()
 
 
-def _ours(fields: dict[str, Any]) -> Envelope:
+def _ours(fields: dict[str, Any], message_id: str) -> Envelope:
     version = fields[MARK]
     if version != WIRE_VERSION:
         raise NewerVersion(
             f"the envelope has version {version!r}, this release reads {WIRE_VERSION}; deploy the newer one"
         )
-    event_id, retries = fields["event_id"], fields.get("retries")
+    retries = fields.get("retries")
+    if retries is not None and not _is_count(retries):
+        raise EventRejected(f"retries must be a whole number, not {retries!r}")
+    if fields["kind"] == "tick":
+        return TickEnvelope(_function_id(fields), message_id, retries)
+    event_id = fields["event_id"]
     event = _dump(fields["event"]) if "event" in fields else None
     if not isinstance(event_id, str) or not is_id(event_id):
         raise EventRejected(f"the event id {str(event_id)[:140]!r} must match [A-Za-z0-9_.-]{{1,128}}")
-    if retries is not None and not _is_count(retries):
-        raise EventRejected(f"retries must be a whole number, not {retries!r}")
     if fields["kind"] == "event":
         if event is None:
             raise EventRejected("the envelope of an event has no event")
         return EventEnvelope(event_id, event, retries)
     if fields["kind"] != "run":
         raise NewerVersion(f"the envelope's kind is {fields['kind']!r}, which this release does not know")
-    function_id, not_after_ms = fields["function_id"], fields["not_after_ms"]
+    function_id, not_after_ms = _function_id(fields), fields["not_after_ms"]
     hop, epoch = fields.get("hop", 0), fields.get("epoch", 0)
-    if not isinstance(function_id, str) or not is_id(function_id):
-        raise EventRejected(f"the function id {str(function_id)[:140]!r} must match [A-Za-z0-9_.-]{{1,128}}")
     if not all(map(_is_count, (not_after_ms, hop, epoch))):
         raise EventRejected("not_after_ms, hop and epoch must be whole numbers")
     instead_of = _predecessor(fields.get("instead_of"))
@@ -185,13 +206,22 @@ def _ours(fields: dict[str, Any]) -> Envelope:
     flow, debounce = fields.get("flow"), fields.get("debounce")
     if flow is not None and not _is_pair(flow):
         raise EventRejected("flow must be two texts")
+    if debounce is not None and not isinstance(debounce, str):
+        raise EventRejected("debounce must be a text")
     return RunEnvelope(
         *(event_id, function_id, not_after_ms, event, retries, hop, instead_of, epoch, parent),
         flow=None if flow is None else (str(flow[0]), str(flow[1])),
-        debounce=None if debounce is None else str(debounce),
+        debounce=debounce,
         path=_path(fields.get("path", [])),
         at_most_once=fields.get("at_most_once") is True,
     )
+
+
+def _function_id(fields: dict[str, Any]) -> str:
+    function_id = fields["function_id"]
+    if not isinstance(function_id, str) or not is_id(function_id):
+        raise EventRejected(f"the function id {str(function_id)[:140]!r} must match [A-Za-z0-9_.-]{{1,128}}")
+    return function_id
 
 
 def _path(value: object) -> tuple[str, ...]:

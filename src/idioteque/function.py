@@ -28,6 +28,8 @@ class Function:
     codec: Codec = ANY
     on_failure: Handler | None = None
     controls: Controls = field(default_factory=Controls)
+    cron: str | None = None
+    """When its schedule is due, if that is what starts it, and no event."""
 
     def __post_init__(self) -> None:
         if not is_id(self.id):
@@ -39,6 +41,8 @@ class Function:
 
 
 FAILURE_SUFFIX = ".on-failure"
+NO_EVENT = Trigger(lambda _: False)
+"""The trigger of what no event starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +73,7 @@ def failure_handler(function: Function) -> Function | None:
     if function.on_failure is None:
         return None
     codec = codec_of(function.on_failure)
-    return Function(function.id + FAILURE_SUFFIX, Trigger(_never), function.on_failure, codec=codec)
-
-
-def _never(_: object) -> bool:
-    return False
+    return Function(function.id + FAILURE_SUFFIX, NO_EVENT, function.on_failure, codec=codec)
 
 
 def run_id(event_id: str, function_id: str) -> str:

@@ -7,17 +7,20 @@ from datetime import datetime
 from inspect import isasyncgenfunction, isgeneratorfunction
 from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack, overload
 
+from pydantic import BaseModel
+
 from idioteque.bridge import run_sync
 from idioteque.clock import Clock, SystemClock
 from idioteque.context import Context
 from idioteque.controls import CancelOn, Key, Limit, Rate
 from idioteque.controls import controls as check
+from idioteque.cron import parse_cron
 from idioteque.dispatcher import Dispatcher, EventEnvelope, Outgoing
 from idioteque.durations import Duration, seconds
 from idioteque.engine import Engine
 from idioteque.errors import ConfigurationError, InvalidValue
 from idioteque.events import EventsSchema, On, Trigger
-from idioteque.function import Function, Handler, Published
+from idioteque.function import NO_EVENT, Function, Handler, Published
 from idioteque.ids import derived_id, is_id, new_id
 from idioteque.metrics import SILENT, Metrics
 from idioteque.mount import Mount, Verifier
@@ -26,6 +29,7 @@ from idioteque.runs import Runs
 from idioteque.store import Store
 from idioteque.stores import open_store
 from idioteque.sync import SyncContext, awaitable
+from idioteque.ticks import Tick
 from idioteque.tracing import span
 from idioteque.values import NotSerializable, codec_of
 
@@ -102,7 +106,8 @@ class Worker:
         self,
         id: str,  # noqa: A002 - the surface's name
         *,
-        on: On,
+        on: On | None = None,
+        cron: str | None = None,
         retry: Retry | None = None,
         on_failure: FailureHandler | None = None,
         **controls: Unpack[Options],
@@ -112,7 +117,10 @@ class Worker:
         A plain `def handler(event, ctx)` gets a `SyncContext` and runs in a thread of its own.
 
         `id` names it for good: runs are stored under it. `on` is a type name, an event class, a list of either, or a
-        predicate of the event. `retry` governs the function's own exceptions; an uncaught `StepFailed` ends the run.
+        predicate of the event. In its place, `cron="CRON_TZ=Europe/Paris 0 4 * * *"` starts it by a schedule, which
+        `QStashDispatcher.sync_schedules` makes; its handler is given a `Tick`.
+
+        `retry` governs the function's own exceptions; an uncaught `StepFailed` ends the run.
 
         `timeout` ends a run that has not ended by itself. `concurrency=Limit(n, key=)` and `rate=Rate(n, per=, key=)`
         bound its deliveries. `debounce` starts it only when no further event has come for so long, with the last one.
@@ -123,7 +131,7 @@ class Worker:
         """
 
         def declare(handler: Callable[[E_, Any], Any]) -> DurableFunction[E_, Any]:
-            return self.create_function(id, on, handler, retry=retry, on_failure=on_failure, **controls)
+            return self.create_function(id, on, handler, cron=cron, retry=retry, on_failure=on_failure, **controls)
 
         return declare
 
@@ -131,9 +139,10 @@ class Worker:
     def create_function(
         self,
         id: str,
-        on: On,
+        on: On | None,
         handler: Callable[[E_, Context], Coroutine[Any, Any, R]],
         *,
+        cron: str | None = None,
         retry: Retry | None = None,
         on_failure: FailureHandler | None = None,
         **controls: Unpack[Options],
@@ -143,9 +152,10 @@ class Worker:
     def create_function(
         self,
         id: str,
-        on: On,
+        on: On | None,
         handler: Callable[[E_, SyncContext], R],
         *,
+        cron: str | None = None,
         retry: Retry | None = None,
         on_failure: FailureHandler | None = None,
         **controls: Unpack[Options],
@@ -154,9 +164,10 @@ class Worker:
     def create_function(
         self,
         id: str,  # noqa: A002 - the surface's name
-        on: On,
+        on: On | None,
         handler: Callable[[E_, Any], Any],
         *,
+        cron: str | None = None,
         retry: Retry | None = None,
         on_failure: FailureHandler | None = None,
         **controls: Unpack[Options],
@@ -169,20 +180,35 @@ class Worker:
                 raise ConfigurationError(f"function {id!r} must be a `def` or an `async def` that does not yield")
         if len(id) > FUNCTION_ID_LENGTH_MAX:
             raise ConfigurationError(f"function id {id!r} is longer than {FUNCTION_ID_LENGTH_MAX} characters")
-        trigger = Trigger(on)
-        trigger.check_against(self.schema, id)
+        trigger, classes = self._trigger(id, on, cron)
         try:
             codec = codec_of(handler)
         except NotSerializable as error:
             raise ConfigurationError(f"function {id!r}: {error}") from error
         checked = check(**controls)
-        checked.check_fields(id, trigger.classes(self.schema))
+        checked.check_fields(id, classes)
+        if cron is not None and checked.debounce_s is not None:
+            raise ConfigurationError(f"function {id!r}: debounce= is for events; a schedule's times are apart already")
         function: DurableFunction[E_, Any] = DurableFunction(
             *(id, trigger, awaitable(handler), retry or Retry(), codec),
-            *(None if on_failure is None else awaitable(on_failure), checked),
+            *(None if on_failure is None else awaitable(on_failure), checked, cron),
         )
         self._functions[id] = function
         return function
+
+    def _trigger(self, function_id: str, on: On | None, cron: str | None) -> tuple[Trigger, Sequence[type[BaseModel]]]:
+        """Return what starts a function, and the classes of what it is given."""
+        if (on is None) == (cron is None):
+            raise ConfigurationError(f"function {function_id!r} needs either on= or cron=, and not both")
+        if on is None:
+            try:
+                parse_cron(cron or "")
+            except InvalidValue as error:
+                raise ConfigurationError(f"function {function_id!r}: {error}") from error
+            return NO_EVENT, (Tick,)
+        trigger = Trigger(on)
+        trigger.check_against(self.schema, function_id)
+        return trigger, trigger.classes(self.schema)
 
     @property
     def functions(self) -> Sequence[Function]:

@@ -63,6 +63,60 @@ def test_a_schedule_is_made_shown_paused_resumed_and_deleted(command: Command) -
     assert "answered 404: schedule nightly not found" in command("schedules", "show", "nightly", exit_code=1)
 
 
+NIGHTLY = """
+from typing import Any
+
+from idioteque import Context, HttpDispatcher, QStashDispatcher, Tick, Worker
+
+worker = Worker(
+    events_schema=dict[str, Any],
+    store="sqlite:///unused.db",
+    dispatcher=QStashDispatcher(mount_url="https://shop.test/worker"),
+)
+elsewhere = Worker(
+    events_schema=dict[str, Any], store="memory:", dispatcher=HttpDispatcher(mount_url="http://127.0.0.1:1/worker")
+)
+
+
+@worker.function("nightly-report", cron="0 4 * * *")
+async def nightly_report(tick: Tick, ctx: Context) -> None: ...
+"""
+
+
+def test_schedules_are_synced_with_what_a_worker_declares(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nightly.py").write_text(NIGHTLY)
+    monkeypatch.chdir(tmp_path)
+    assert command("schedules", "sync", "nightly:worker", "--dry-run") == "would be created\tnightly-report\n"
+    assert command("schedules", "list") == ""
+    assert command("schedules", "sync", "nightly:worker") == "created\tnightly-report\n"
+    assert json.loads(command("schedules", "sync", "nightly:worker", "--json"))["unchanged"] == ["nightly-report"]
+    (listed,) = json.loads(command("schedules", "list", "--json"))
+    assert (listed["cron"], listed["destination"]) == ("0 4 * * *", "https://shop.test/worker")
+    (tmp_path / "nightly.py").write_text(NIGHTLY.partition("@worker")[0])
+    assert command("schedules", "sync", "nightly:worker") == "removed\tnightly-report\n"
+    assert command("schedules", "sync", "nightly:worker").startswith("no function has cron=")
+    assert not (tmp_path / "unused.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("nightly", "MODULE:WORKER"),
+        ("nightly:elsewhere", "HttpDispatcher"),
+        ("nightly:nobody", "cannot be loaded"),
+        ("nightly:Any", "not a Worker"),
+    ],
+)
+def test_what_has_no_schedules_to_sync_is_named(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    (tmp_path / "nightly.py").write_text(NIGHTLY)
+    monkeypatch.chdir(tmp_path)
+    assert text in command("schedules", "sync", name, exit_code=2)
+
+
 def test_a_bad_cron_is_answered_with_the_rule(command: Command) -> None:
     text = command("schedules", "create", "https://shop.test/", "--cron", "* * * * * *", exit_code=1)
     assert "must have five fields" in text

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from idioteque.cron import Cron, parse_cron
 from idioteque.errors import InvalidValue
-from idioteque.server.cron import Cron, parse_cron
 
 MINUTE_MS = 60_000
 

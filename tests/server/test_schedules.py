@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from idioteque.cron import Cron, parse_cron
 from idioteque.database import Transaction, open_database
 from idioteque.errors import DatabaseFull
 from idioteque.server.config import ServerConfig
-from idioteque.server.cron import Cron, parse_cron
 from idioteque.testing import ManualClock
 from idioteque.transport import HttpRequest
 from tests.server.house import SHOP, House, Reply, open_house

@@ -50,5 +50,5 @@ def test_chaos_finds_what_the_guide_says(project: pytest.Pytester) -> None:
 
 def test_the_table_names_what_there_is() -> None:
     names = re.findall(r"^\| `(?:await )?h\.(\w+)", GUIDE, re.MULTILINE)
-    assert len(names) == 9
+    assert len(names) == 10
     assert [name for name in names if not hasattr(Harness, name)] == []

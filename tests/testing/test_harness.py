@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 
-from idioteque import Context, EventRejected, InvalidValue, NonRetryableError, RunFailure, StepFailed, Worker
+from idioteque import (
+    Context,
+    EventRejected,
+    InlineDispatcher,
+    InvalidValue,
+    NonRetryableError,
+    RunFailure,
+    StepFailed,
+    Tick,
+    Worker,
+)
 from idioteque.testing import HarnessError, harness
 from tests.testing.shop import FLAKY, ONCE, Effects, Order, Paid, Receipt, charge, make_worker, ship
 
@@ -475,3 +485,25 @@ async def test_cancelling_and_retrying_work_as_ever(worker: Worker) -> None:
         await worker.runs.retry(run.id)
         assert (await h.run(published)).result == "done"
         assert await worker.runs.result(run.id) == "done"
+
+
+async def test_a_schedule_is_due_when_the_test_says_so() -> None:
+    worker = Worker(events_schema=dict[str, Any], store="memory:", dispatcher=InlineDispatcher())
+
+    @worker.function("nightly", cron="0 4 * * *")
+    async def nightly(tick: Tick, ctx: Context) -> str:
+        await ctx.sleep("nap", "1h")
+        return tick.message_id
+
+    @worker.function("other", on="order")
+    async def other(event: dict[str, Any], ctx: Context) -> None: ...
+
+    async with harness(worker) as h:
+        first, second = await h.tick(nightly), await h.tick("nightly")
+        await h.advance("3d")
+        for published in (first, second):
+            run = await h.run(published)
+            assert (run.status, run.result) == ("completed", published.message_id)
+        assert len(h.runs) == 2
+        with pytest.raises(HarnessError, match="with cron="):
+            await h.tick(other)

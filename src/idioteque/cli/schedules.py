@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from typing import Unpack
 
 import click
@@ -10,6 +12,10 @@ import click
 from idioteque.cli.client import ask
 from idioteque.cli.message import MessageOptions, describing, headers_and_body
 from idioteque.cli.output import show_record, show_rows
+from idioteque.cli.stores import imported_worker
+from idioteque.dispatchers.qstash import QStashDispatcher
+from idioteque.dispatchers.schedules import SyncedSchedules
+from idioteque.errors import ConfigurationError
 
 COLUMNS = {
     "schedule": "scheduleId",
@@ -89,6 +95,34 @@ def delete(schedule_ids: Sequence[str]) -> None:
     """Delete schedules; messages that they have made go on."""
     ask(lambda qstash: _each(qstash.delete_schedule, schedule_ids))
     click.echo(f"deleted {len(schedule_ids)}")
+
+
+@schedules.command()
+@click.argument("app", metavar="MODULE:WORKER")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def sync(app: str, dry_run: bool, as_json: bool) -> None:
+    """Make the schedules those of a worker's functions with cron=, when a new version is deployed."""
+    worker = imported_worker(app)
+    dispatcher = worker.dispatcher
+    if not isinstance(dispatcher, QStashDispatcher):
+        raise ConfigurationError(f"{app!r} has no schedules: its dispatcher is a {type(dispatcher).__name__}")
+
+    async def run() -> SyncedSchedules:
+        try:
+            return await dispatcher.sync_schedules(worker, dry_run=dry_run)
+        finally:
+            await worker.close()
+
+    done = asyncio.run(run())
+    if as_json:
+        show_record(asdict(done), as_json=True)
+        return
+    for word, ids in asdict(done).items():
+        for function_id in ids:
+            click.echo(f"{'would be ' if dry_run and word != 'unchanged' else ''}{word}\t{function_id}")
+    if not any(asdict(done).values()):
+        click.echo("no function has cron=, and there were no schedules of this mount")
 
 
 async def _each(act: Callable[[str], Awaitable[None]], schedule_ids: Sequence[str]) -> None:

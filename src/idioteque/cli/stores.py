@@ -46,7 +46,7 @@ class Place:
         if self.app is not None:
             if self.store is not None or self.mount_url is not None:
                 raise InvalidValue("--app knows its store and its mount; give it alone")
-            return _imported(self.app)
+            return imported_worker(self.app)
         dispatcher: Dispatcher = Unmounted()
         if self.mount_url is not None:
             dispatcher = QStashDispatcher(mount_url=self.mount_url)
@@ -95,11 +95,11 @@ async def opened(place: Place) -> AsyncGenerator[Runs, None]:
         await worker.close()
 
 
-def _imported(name: str) -> Worker:
+def imported_worker(name: str) -> Worker:
     """Return the worker `module:attribute` from the current directory or whatever is installed."""
     module, _, attribute = name.partition(":")
     if not module or not attribute:
-        raise InvalidValue(f"--app takes MODULE:WORKER, not {name!r}")
+        raise InvalidValue(f"write MODULE:WORKER, like shop:worker, not {name!r}")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:

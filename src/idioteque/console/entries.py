@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from idioteque.client import Json
-from idioteque.dispatcher import EventEnvelope, RunEnvelope, decode
+from idioteque.dispatcher import EventEnvelope, decode
 from idioteque.errors import EventRejected, InvalidValue
 from idioteque.function import run_id
 
@@ -145,7 +145,6 @@ def carried(body: bytes, message_id: str) -> Carried | None:
         return None
     if isinstance(envelope, EventEnvelope):
         return Carried(envelope.event_id, "", "")
-    assert isinstance(envelope, RunEnvelope)
     return Carried(envelope.event_id, envelope.function_id, run_id(envelope.event_id, envelope.function_id))
 
 

@@ -11,10 +11,12 @@ from dataclasses import replace
 from typing import Literal, cast
 from urllib.parse import parse_qsl, urlsplit
 
+from idioteque.client import QStash
 from idioteque.clock import Clock, SystemClock
 from idioteque.dispatcher import CALLBACK_HEADER, FAILURE_CALLBACK, Outgoing
+from idioteque.dispatchers.schedules import ScheduleSync, SyncedSchedules
 from idioteque.durations import Duration, seconds
-from idioteque.environment import account_from
+from idioteque.environment import Account, account_from
 from idioteque.errors import BatchDispatchError, ConfigurationError, DispatchError, TransportError
 from idioteque.function import Function
 from idioteque.ids import derived_id, jittered, nonce
@@ -120,6 +122,19 @@ class QStashDispatcher:
         """
         verifier = None if insecure else Verifier(self.mount_url, self._keys, self._clock, names=KEY_NAMES)
         return build_mount(worker, self, functions, verifier, self._clock, mode)
+
+    async def sync_schedules(
+        self, worker: Worker, *, functions: Sequence[Function] | None = None, dry_run: bool = False
+    ) -> SyncedSchedules:
+        """Make QStash's schedules those of a worker's functions with `cron=`, of some of them or of all.
+
+        To be called when a new version is deployed; calling it again changes nothing. Schedules of this `mount_url`
+        whose function is not among them are removed, and no others. Raise `ConfigurationError` without a token,
+        `ApiRefusal` or `TransportError` when QStash does not do it.
+        """
+        account = Account(self.url, self._token, None, None)
+        sync = ScheduleSync(QStash(account, self._transport), self.mount_url, self.retries, self._retry_delay)
+        return await sync.run(worker.functions if functions is None else functions, dry_run=dry_run)
 
     async def close(self) -> None:
         await self._transport.close()

@@ -16,31 +16,31 @@ from typing import Any
 
 from idioteque.clock import Clock
 from idioteque.context import Context
-from idioteque.dispatcher import Dispatcher, Envelope, EventEnvelope, RunEnvelope
+from idioteque.dispatcher import Dispatcher, Envelope, EventEnvelope, RunEnvelope, TickEnvelope
 from idioteque.engine.answers import Answer, Delivery
 from idioteque.engine.claims import Claims, new_run
 from idioteque.engine.endings import Concluded, Ending, Faulted, LeaseLost, Missing, Raised, Returned, Suspended
-from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, describe, failure, pause_s, returned
+from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, failure, pause_s, returned
 from idioteque.engine.inline import InlinePass
+from idioteque.engine.inputs import Inputs
 from idioteque.engine.leases import Leases
 from idioteque.engine.outbox import Outbox
 from idioteque.engine.reporting import StepReport, fields_of, run_logger, run_span, tell_ending
+from idioteque.engine.reports import Reports
 from idioteque.engine.retention import Retention
-from idioteque.engine.starts import Starts
-from idioteque.errors import EventRejected, IdiotequeError, RunCancelled, first_line
+from idioteque.engine.starts import Begin, Starts
+from idioteque.errors import EventRejected, IdiotequeError, first_line
 from idioteque.events import EventsSchema
-from idioteque.function import Function, RunFailure, failure_handler, run_id
+from idioteque.function import Function, failure_handler, run_id
 from idioteque.metrics import SILENT, Metrics
-from idioteque.paths import BODY, Path, path_text
+from idioteque.paths import BODY, path_text
 from idioteque.store import (
     MAX_STRIKES,
     Busy,
     Exhausted,
     Finished,
     Lease,
-    Lost,
     Outcome,
-    RunRecord,
     Settled,
     Stale,
     Started,
@@ -75,11 +75,11 @@ class Engine:
         self._metrics = metrics
         handlers = [handler for function in functions if (handler := failure_handler(function)) is not None]
         self.functions: Mapping[str, Function] = {function.id: function for function in (*functions, *handlers)}
-        self._failure_handlers = {function.id for function in handlers}
-        self._schema = schema
+        self._inputs = Inputs(schema, self.functions)
         self._store = store
         self._outbox = Outbox(dispatcher, schema, clock)
-        self._starts = Starts(self.functions, schema, store, self._outbox, metrics)
+        self._starts = Starts(self.functions, schema, store, self._outbox, clock, metrics)
+        self._reports = Reports(store, self._outbox)
         self._clock = clock
         self._leases = Leases(store, clock)
         self._retention = Retention(store, clock, retention_s)
@@ -95,7 +95,9 @@ class Engine:
     async def _delivered(self, envelope: Envelope, delivery: Delivery) -> Answer:
         try:
             if isinstance(envelope, EventEnvelope):
-                return await self._start(envelope, delivery)
+                return await self._begin(envelope, *await self._starts.arrive(envelope), delivery)
+            if isinstance(envelope, TickEnvelope):
+                return await self._tick(envelope, delivery)
             return await self._go_on(envelope, delivery)
         except EventRejected as error:
             return Answer(489, str(error), is_final=True)
@@ -114,6 +116,8 @@ class Engine:
         """Record that the transport gave a message up. It decides nothing: the run waits until it is sent again."""
         if isinstance(envelope, EventEnvelope):
             runs = [self._outbox.first(function.id, envelope) for function in self._starts.wanted(envelope)]
+        elif isinstance(envelope, TickEnvelope):
+            runs = [self._outbox.first(envelope.function_id, self._starts.event_of(envelope))]
         else:
             runs = [envelope]
         for run in runs:
@@ -123,8 +127,17 @@ class Engine:
             _log.error("a message of run %s was given up: %s", name, reason, extra=fields_of(name, run))
         return Answer(200, f"recorded for {len(runs)} runs")
 
-    async def _start(self, envelope: EventEnvelope, delivery: Delivery) -> Answer:
-        begins, notes = await self._starts.arrive(envelope)
+    async def _tick(self, envelope: TickEnvelope, delivery: Delivery) -> Answer:
+        function = self.functions.get(envelope.function_id)
+        if function is None or function.cron is None:
+            text = f"no function {envelope.function_id!r} with cron= is mounted here; deploy it, or sync the schedules"
+            _log.error("%s", text)
+            return Answer(503, text)
+        event = self._starts.event_of(envelope)
+        return await self._begin(event, *await self._starts.tick(function, event), delivery)
+
+    async def _begin(self, envelope: EventEnvelope, begins: Sequence[Begin], notes: str, delivery: Delivery) -> Answer:
+        """Begin the runs of an event: a single one in this very delivery, several each with a message of its own."""
         if len(begins) == 1 and not begins[0].needs_message:
             return await self._go_on(begins[0].run, delivery)
         if begins:
@@ -153,7 +166,7 @@ class Engine:
                 continue
             if isinstance(claimed, Finished):
                 self._claims.forget(run)
-                await self._report(run, function)
+                await self._reports.tell(run, function)
                 return Answer(200, f"the run is {claimed.status}")
             if isinstance(claimed, Busy):
                 await self._outbox.look_again(envelope, claimed, (delivery.message_id, delivery.retried))
@@ -197,7 +210,7 @@ class Engine:
         if overdue is not None and envelope.path == BODY:
             return await self._finish(function, lease, failure(overdue), started)
         try:
-            event = self._event(function, started.event)
+            event = self._inputs.of(function, started.event)
             if function.controls.cancel_on and await self._starts.watch_cancels(lease, function, event, started):
                 return None
         except Exception:
@@ -251,17 +264,6 @@ class Engine:
             ending = await one.run(lambda: function.handler(event, context))
             tell_ending(mark, self._metrics, function.id, ending)
             return ending
-
-    def _event(self, function: Function, event: bytes) -> Any:
-        """Return what the handler is given; a stored event that does not fit any more may fit the next deployment."""
-        try:
-            if function.id not in self._failure_handlers:
-                return self._schema.decode(event)
-            document: dict[str, Any] = json.loads(event)
-            failed = self._schema.decode(json.dumps(document["event"]).encode())
-            return RunFailure(**{**document, "event": failed})
-        except EventRejected as error:
-            raise IdiotequeError(f"the stored event of this run does not fit any more: {error}") from error
 
     async def _conclude(
         self, function: Function, envelope: RunEnvelope, started: Started, lease: Lease, ending: Ending
@@ -327,38 +329,8 @@ class Engine:
             age_s = max(0, self._clock.now_ms() - started.created_at_ms) / 1000
             self._metrics.run_ended(function.id, status, age_s)
         if b'"parent"' in started.options or not outcome.ok:
-            await self._report(lease.run_id, function)
+            await self._reports.tell(lease.run_id, function)
         return Answer(200, status)
-
-    async def _report(self, run: str, function: Function) -> None:
-        """Tell whoever waits for the end of a run: its parent, and its failure handler.
-
-        A delivery that is repeated sends the same messages again.
-        """
-        record = await self._store.get(run)
-        if record is None or record.status not in ("completed", "failed", "cancelled"):
-            return
-        parent = json.loads(record.options).get("parent")
-        if parent is not None:
-            await self._answer_parent(parent[0], tuple(parent[1]), tuple(parent[2]), record)
-        handler = failure_handler(function)
-        if handler is None or record.outcome is None or record.outcome.ok:
-            return
-        document = {
-            "event": json.loads(record.event),
-            "event_id": record.event_id,
-            "run_id": run,
-            "function_id": function.id,
-            "error": describe(record.outcome.payload),
-        }
-        await self._outbox.fail(run, handler.id, json.dumps(document).encode(), record.epoch)
-
-    async def _answer_parent(self, parent_id: str, path: Path, seat: Path, child: RunRecord) -> None:
-        outcome = child.outcome or failure(RunCancelled(child.run_id))
-        answer = await self._store.take(parent_id, path, child.run_id, outcome)
-        parent = await self._store.get(parent_id)
-        if parent is not None and not (isinstance(answer, Lost) and answer.outcome is None):
-            await self._outbox.answer_parent(parent, path, seat)
 
     async def _try_later(
         self, envelope: RunEnvelope, lease: Lease, error: BaseException, pause_ms: int

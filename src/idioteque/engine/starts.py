@@ -9,8 +9,9 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from idioteque.clock import Clock
 from idioteque.controls import field_of, key_of
-from idioteque.dispatcher import EventEnvelope, RunEnvelope
+from idioteque.dispatcher import EventEnvelope, RunEnvelope, TickEnvelope
 from idioteque.engine.outbox import Outbox
 from idioteque.engine.waits import matches, wake_watchers
 from idioteque.errors import EventRejected
@@ -19,6 +20,7 @@ from idioteque.function import Function, run_id
 from idioteque.metrics import Metrics
 from idioteque.paths import Path
 from idioteque.store import Lease, Started, Store
+from idioteque.ticks import read_tick, tick
 
 CANCEL = "\x00cancel"
 """The key of the watchers that cancel their run; no step can have it, since a step's path is never watched for that."""
@@ -42,11 +44,18 @@ class Starts:
     """Decides about the events that arrive at one mount. Every operation may be repeated by a redelivery."""
 
     def __init__(
-        self, functions: Mapping[str, Function], schema: EventsSchema, store: Store, outbox: Outbox, metrics: Metrics
+        self,
+        functions: Mapping[str, Function],
+        schema: EventsSchema,
+        store: Store,
+        outbox: Outbox,
+        clock: Clock,
+        metrics: Metrics,
     ) -> None:
         self._metrics = metrics
         self._functions = functions
         self._schema = schema
+        self._clock = clock
         self._store = store
         self._outbox = outbox
 
@@ -73,6 +82,16 @@ class Starts:
         if not begins and not notes:
             notes.append(f"started nothing: no mounted function wants {name or 'this event'!r}")
         return begins, "; ".join(notes)
+
+    def event_of(self, envelope: TickEnvelope) -> EventEnvelope:
+        """Return what a tick is to its run: an event that nobody else hears of."""
+        event = tick(envelope.function_id, envelope.message_id, self._clock.now_ms())
+        return EventEnvelope(envelope.event_id, event.model_dump_json().encode(), envelope.retries)
+
+    async def tick(self, function: Function, envelope: EventEnvelope) -> tuple[list[Begin], str]:
+        """Return what a tick begins, and what stands against it."""
+        begin, note = await self._admit(function, envelope, read_tick(envelope.event), self._clock.now_ms())
+        return [] if begin is None else [begin], note
 
     def _named(self, envelope: EventEnvelope, event: Any) -> EventEnvelope:
         """Return an event with its fields under their names, which is how conditions speak of them."""

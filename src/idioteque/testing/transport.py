@@ -19,7 +19,7 @@ class ScriptedTransport:
     def __init__(self, answers: Answers = (200,)) -> None:
         self.requests: list[HttpRequest] = []
         self.accepts_connections = False
-        self._answers = answers
+        self.answers = answers
 
     async def send(
         self,
@@ -29,11 +29,11 @@ class ScriptedTransport:
         response_bytes_max: int = RESPONSE_BYTES_MAX,
     ) -> HttpResponse:
         self.requests.append(request)
-        if callable(self._answers):
-            given = self._answers(request)
+        if callable(self.answers):
+            given = self.answers(request)
             answer = await given if isinstance(given, Awaitable) else given
         else:
-            answer = self._answers[min(len(self.requests), len(self._answers)) - 1]
+            answer = self.answers[min(len(self.requests), len(self.answers)) - 1]
         if isinstance(answer, BaseException):
             raise answer
         return HttpResponse(answer) if isinstance(answer, int) else answer

@@ -14,11 +14,13 @@ from typing import Any, Literal, Self, TypeVar, cast
 from pydantic import BaseModel
 
 from idioteque.context import Context
+from idioteque.dispatcher import Outgoing, TickEnvelope, tick_body
 from idioteque.durations import Duration, seconds
 from idioteque.engine.leases import RENEW_EVERY_S
 from idioteque.engine.step import current
 from idioteque.errors import InvalidValue
 from idioteque.function import Function, Handler, Published
+from idioteque.ids import derived_id, nonce
 from idioteque.paths import Path, path_text
 from idioteque.runs import Run
 from idioteque.store import Store
@@ -151,6 +153,19 @@ class Harness:
         )
         await self.settle()
         return published
+
+    async def tick(self, function: Function | str) -> Published:
+        """Let the schedule of a function with `cron=` be due now; schedules are never due by themselves here.
+
+        Return what `run` takes. Everything happens that needs no time to pass.
+        """
+        function_id = function.id if isinstance(function, Function) else function
+        known = {each.id: each for each in self.worker.functions if each.cron is not None}
+        if function_id not in known:
+            raise HarnessError(f"there is no function {function_id!r} with cron=, but {', '.join(known) or 'none'}")
+        sent = await self._dispatcher.send([Outgoing(tick_body(function_id), derived_id("dd", "tick", nonce()))])
+        await self.settle()
+        return Published(TickEnvelope(function_id, sent[0]).event_id, sent[0])
 
     async def settle(self) -> None:
         """Let everything happen that needs no time to pass; steps in threads and real waits are waited for."""

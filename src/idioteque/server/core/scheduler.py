@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from idioteque.clock import Clock
+from idioteque.cron import parse_cron
 from idioteque.database import Database, Transaction
 from idioteque.errors import InvalidValue
 from idioteque.server.config import ServerConfig
@@ -19,7 +20,6 @@ from idioteque.server.core.loop import Alarm, logger
 from idioteque.server.core.publisher import Publisher
 from idioteque.server.core.schedules import order_of
 from idioteque.server.core.url_groups import UrlGroups
-from idioteque.server.cron import parse_cron
 from idioteque.server.errors import Refused
 from idioteque.server.model import Draft, Schedule
 from idioteque.server.storage.schedules import advance, due_schedules, next_schedule_ms

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from idioteque.clock import Clock
+from idioteque.cron import SEARCHED_YEARS, Cron, parse_cron
 from idioteque.database import Database, Transaction
 from idioteque.errors import DatabaseFull, InvalidValue
 from idioteque.ids import new_id
 from idioteque.server.config import ServerConfig
 from idioteque.server.core.publisher import Publisher
 from idioteque.server.core.url_groups import UrlGroups
-from idioteque.server.cron import SEARCHED_YEARS, Cron, parse_cron
 from idioteque.server.errors import BadRequest, NotFound, QuotaExceeded, Refused, StorageFull
 from idioteque.server.model import Options, Schedule
 from idioteque.server.storage.schedules import (
