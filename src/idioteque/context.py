@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
@@ -75,7 +76,7 @@ class Context:
         run_id: str,
         function_id: str,
         attempt: int,
-        log: logging.LoggerAdapter[Any],
+        log: Callable[[], logging.LoggerAdapter[Any]],
     ) -> None:
         self._steps = steps
         self._clock = clock
@@ -85,8 +86,12 @@ class Context:
         self.function_id = function_id
         self.attempt = attempt
         """1 for the function's first attempt, one more after each failure that is tried again."""
-        self.log = log
+        self._make_log = log
+
+    @functools.cached_property
+    def log(self) -> logging.LoggerAdapter[Any]:
         """A logger that names the run in every line."""
+        return self._make_log()
 
     @overload
     async def execute(

@@ -69,6 +69,12 @@ class Controls:
         if len(set(limits)) > 1:
             raise ConfigurationError("concurrency= and rate= of one function must have the same key")
 
+    @property
+    def start_at_once(self) -> bool:
+        """Whether an event starts the function in its own delivery, whatever else was started before."""
+        waits = (self.timeout_s, self.concurrency, self.rate, self.debounce_s, self.singleton, self.idempotency)
+        return all(each is None for each in waits)
+
     def check_fields(self, function_id: str, classes: Sequence[type[BaseModel]]) -> None:
         """Raise `ConfigurationError` for a field named here that some event which starts the function cannot have."""
         keys = {

@@ -94,6 +94,11 @@ class Trigger:
             return bool(self._predicate(event))
         return isinstance(event, self._classes) or (bool(self._names) and type_of(event) in self._names)
 
+    @property
+    def runs_code(self) -> bool:
+        """Whether somebody's code decides."""
+        return self._predicate is not None
+
     def classes(self, schema: EventsSchema) -> tuple[type[BaseModel], ...]:
         """Return the classes of the events that may start the function; empty when that cannot be told."""
         if self._predicate is not None or not schema.classes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,6 +77,7 @@ def failure_handler(function: Function) -> Function | None:
     return Function(function.id + FAILURE_SUFFIX, NO_EVENT, function.on_failure, codec=codec)
 
 
+@functools.lru_cache(maxsize=1024)
 def run_id(event_id: str, function_id: str) -> str:
     """Return the id of the one run of a function for an event; it can be told before the run starts."""
     return derived_id("run", event_id, function_id)

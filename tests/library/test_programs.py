@@ -13,7 +13,6 @@ from pydantic import BaseModel
 from idioteque import Context, InlineDispatcher, Retry, RetryAfter, RunFailed, Worker
 from idioteque.dispatcher import EventEnvelope, RunEnvelope
 from idioteque.engine import Delivery
-from idioteque.events import EventsSchema
 from idioteque.function import run_id
 from idioteque.store import Claim, Lease, NewRun, Outcome
 from tests.library.engine.rig import STORES, Order, Rig
@@ -249,14 +248,12 @@ async def test_a_stored_event_that_does_not_fit_any_more_waits_for_the_next_depl
         return event.id
 
     await remember(rig, f.run_id("evt-1"))
-    engine = rig.mount().engine
-    fitting, rig.worker.schema = rig.worker.schema, EventsSchema(Elsewhere)
-    engine._schema = rig.worker.schema
     run = RunEnvelope("evt-1", "f", 2**50)
-    answer = await engine.deliver(run, Delivery("msg-1"))
+    rig.worker.configure(events_schema=Elsewhere)
+    answer = await rig.dispatcher.mount(rig.worker).engine.deliver(run, Delivery("msg-1"))
     assert (answer.status, answer.is_final) == (503, False)
-    engine._schema = fitting
-    answer = await engine.deliver(run, Delivery("msg-2"))
+    rig.worker.configure(events_schema=Order)
+    answer = await rig.dispatcher.mount(rig.worker).engine.deliver(run, Delivery("msg-2"))
     assert answer.text == "completed", "the lease was handed back"
 
 

@@ -67,9 +67,18 @@ def new_run(envelope: RunEnvelope) -> NewRun | None:
     """Return what a message creates its run with; None for a message that does not carry the event."""
     if envelope.event is None:
         return None
+    if envelope.retries is None and envelope.parent is None and envelope.flow is None:
+        return NewRun(envelope.event_id, envelope.function_id, envelope.event, b"{}")
     options: dict[str, Any] = {} if envelope.retries is None else {"retries": envelope.retries}
     if envelope.parent is not None:
         options["parent"] = envelope.parent
     if envelope.flow is not None:
         options["flow"] = envelope.flow
     return NewRun(envelope.event_id, envelope.function_id, envelope.event, json.dumps(options).encode())
+
+
+def inherited(envelope: RunEnvelope, started: Started) -> RunEnvelope:
+    """Take a message's options from the run, where the publisher's are kept, and its epoch, which may be later."""
+    options: dict[str, Any] = json.loads(started.options)
+    flow = None if (flow := options.get("flow")) is None else (flow[0], flow[1])
+    return replace(envelope, retries=options.get("retries"), flow=flow, epoch=started.epoch)

@@ -7,10 +7,10 @@ another message that the transport has accepted.
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from idioteque.clock import Clock
 from idioteque.context import Context
 from idioteque.dispatcher import Dispatcher, Envelope, EventEnvelope, RunEnvelope, TickEnvelope
 from idioteque.engine.answers import Answer, Delivery
-from idioteque.engine.claims import Claims, new_run
+from idioteque.engine.claims import Claims, inherited, new_run
 from idioteque.engine.endings import Concluded, Ending, Faulted, LeaseLost, Missing, Raised, Returned, Suspended
 from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, failure, pause_s, returned
 from idioteque.engine.inline import InlinePass
@@ -28,7 +28,7 @@ from idioteque.engine.outbox import Outbox
 from idioteque.engine.reporting import StepReport, fields_of, run_logger, run_span, tell_ending
 from idioteque.engine.reports import Reports
 from idioteque.engine.retention import Retention
-from idioteque.engine.starts import Begin, Starts
+from idioteque.engine.starts import Arrival, Begin, Starts
 from idioteque.errors import EventRejected, IdiotequeError, first_line
 from idioteque.events import EventsSchema
 from idioteque.function import Function, failure_handler, run_id
@@ -37,6 +37,7 @@ from idioteque.paths import BODY, path_text
 from idioteque.store import (
     MAX_STRIKES,
     Busy,
+    Claimed,
     Exhausted,
     Finished,
     Lease,
@@ -95,7 +96,7 @@ class Engine:
     async def _delivered(self, envelope: Envelope, delivery: Delivery) -> Answer:
         try:
             if isinstance(envelope, EventEnvelope):
-                return await self._begin(envelope, *await self._starts.arrive(envelope), delivery)
+                return await self._start(self._starts.read(envelope), delivery)
             if isinstance(envelope, TickEnvelope):
                 return await self._tick(envelope, delivery)
             return await self._go_on(envelope, delivery)
@@ -115,7 +116,7 @@ class Engine:
     async def given_up(self, envelope: Envelope, reason: str) -> Answer:
         """Record that the transport gave a message up. It decides nothing: the run waits until it is sent again."""
         if isinstance(envelope, EventEnvelope):
-            runs = [self._outbox.first(function.id, envelope) for function in self._starts.wanted(envelope)]
+            runs = [self._outbox.first(function.id, envelope) for function in self._starts.read(envelope).wanted]
         elif isinstance(envelope, TickEnvelope):
             runs = [self._outbox.first(envelope.function_id, self._starts.event_of(envelope))]
         else:
@@ -126,6 +127,33 @@ class Engine:
             await self._store.trouble(name, trouble, new_run(run))
             _log.error("a message of run %s was given up: %s", name, reason, extra=fields_of(name, run))
         return Answer(200, f"recorded for {len(runs)} runs")
+
+    async def _start(self, arrival: Arrival, delivery: Delivery) -> Answer:
+        """Let an event arrive. A run that it begins in any case is claimed beside that, in one trip to the disk."""
+        envelope, function = arrival.envelope, arrival.sole
+        if function is None:
+            return await self._begin(envelope, *await self._starts.arrive(arrival), delivery)
+        first = self._outbox.first(function.id, envelope)
+        claiming = asyncio.ensure_future(self._claims.claim(run_id(envelope.event_id, function.id), first, delivery))
+        try:
+            await self._starts.arrive(arrival)
+        except BaseException:
+            self._end_later(self._unclaimed(run_id(envelope.event_id, function.id), claiming))
+            raise
+        return await self._go_on(first, delivery, claiming)
+
+    async def _unclaimed(self, run: str, claiming: asyncio.Future[Claimed]) -> None:
+        """Hand back what a claim that nobody goes on from has taken."""
+        with contextlib.suppress(Exception):  # it took nothing, as far as anybody knows
+            claimed = await claiming
+            if isinstance(claimed, Started):
+                await self._hand_back(Lease(run, claimed.token, BODY))
+
+    def _end_later(self, work: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
+        ended = asyncio.ensure_future(work)
+        self._ending.add(ended)
+        ended.add_done_callback(self._ending.discard)
+        return ended
 
     async def _tick(self, envelope: TickEnvelope, delivery: Delivery) -> Answer:
         function = self.functions.get(envelope.function_id)
@@ -149,7 +177,9 @@ class Engine:
 
     # ---- runs
 
-    async def _go_on(self, envelope: RunEnvelope, delivery: Delivery) -> Answer:
+    async def _go_on(
+        self, envelope: RunEnvelope, delivery: Delivery, claiming: Awaitable[Claimed] | None = None
+    ) -> Answer:
         function = self.functions.get(envelope.function_id)
         if function is None:
             _log.error("no function %r is mounted here; deploy it, or mount it", envelope.function_id)
@@ -158,7 +188,8 @@ class Engine:
         if await self._starts.is_superseded(envelope):
             return Answer(200, "superseded: a later event came while this one was held back")
         for _ in range(CLAIMS_MAX):
-            claimed = await self._claims.claim(run, envelope, delivery)
+            claimed = await (claiming or self._claims.claim(run, envelope, delivery))
+            claiming = None
             if isinstance(claimed, Started):
                 answer = await self._under_lease(run, function, envelope, delivery, claimed)
                 if answer is not None:
@@ -220,15 +251,13 @@ class Engine:
         try:
             ending = await self._run(one, function, event, started, delivery)
         except asyncio.CancelledError:
-            ended = asyncio.ensure_future(self._let_go(one))
-            self._ending.add(ended)
-            ended.add_done_callback(self._ending.discard)
+            ended = self._end_later(self._let_go(one))
             if not one.has_threads:
                 await asyncio.shield(ended)
             raise
         self._leases.drop(lease)
         self._claims.learn(run, started, one.recorded)
-        answer = await self._conclude(function, _inherited(envelope, started), started, lease, ending)
+        answer = await self._conclude(function, envelope, started, lease, ending)
         if isinstance(answer, RunEnvelope):
             return await self._go_on(answer, delivery)
         return answer
@@ -258,7 +287,7 @@ class Engine:
             run_id=run,
             function_id=function.id,
             attempt=started.attempts + 1,
-            log=run_logger(run, started, delivery),
+            log=lambda: run_logger(run, started, delivery),
         )
         with run_span(run, started) as mark:
             ending = await one.run(lambda: function.handler(event, context))
@@ -275,6 +304,7 @@ class Engine:
             raise ending.error
         if isinstance(ending, Returned):
             return await self._finish(function, lease, returned(function, ending.value), started)
+        envelope = inherited(envelope, started)
         if isinstance(ending, Raised):
             wait_s = pause_s(function, ending.error, started.attempts + 1)
             if wait_s is not None:
@@ -361,10 +391,3 @@ class Engine:
 
 def _spent(exhausted: Exhausted) -> Outcome:
     return CRASH_LOOP if exhausted.strikes > MAX_STRIKES else INTERRUPTED
-
-
-def _inherited(envelope: RunEnvelope, started: Started) -> RunEnvelope:
-    """Take a message's options from the run, where the publisher's are kept, and its epoch, which may be later."""
-    options: dict[str, Any] = json.loads(started.options)
-    flow = None if (flow := options.get("flow")) is None else (flow[0], flow[1])
-    return replace(envelope, retries=options.get("retries"), flow=flow, epoch=started.epoch)

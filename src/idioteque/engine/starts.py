@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,6 +40,20 @@ class Begin:
         return self.delay_s > 0 or self.run.flow is not None
 
 
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An event that was read, and the functions that want it."""
+
+    envelope: EventEnvelope
+    event: Any
+    wanted: Sequence[Function]
+
+    @property
+    def sole(self) -> Function | None:
+        """The one function that it starts, if there is one and nothing that is on record can stand against it."""
+        return self.wanted[0] if len(self.wanted) == 1 and self.wanted[0].controls.start_at_once else None
+
+
 class Starts:
     """Decides about the events that arrive at one mount. Every operation may be repeated by a redelivery."""
 
@@ -54,20 +68,23 @@ class Starts:
     ) -> None:
         self._metrics = metrics
         self._functions = functions
+        self._has_predicates = any(function.trigger.runs_code for function in functions.values())
         self._schema = schema
         self._clock = clock
         self._store = store
         self._outbox = outbox
 
-    def wanted(self, envelope: EventEnvelope) -> list[Function]:
-        """Return the functions whose trigger matches; raise `EventRejected` for what is no event of the schema."""
+    def read(self, envelope: EventEnvelope) -> Arrival:
+        """Read an event; raise `EventRejected` for what is none of the schema."""
         event = self._schema.decode(envelope.event)
-        return [function for function in self._functions.values() if function.trigger.matches(event)]
+        wanted = [function for function in self._functions.values() if function.trigger.matches(event)]
+        if self._has_predicates:  # which may have changed what they were shown
+            event = self._schema.decode(envelope.event)
+        return Arrival(envelope, event, wanted)
 
-    async def arrive(self, envelope: EventEnvelope) -> tuple[list[Begin], str]:
+    async def arrive(self, arrival: Arrival) -> tuple[list[Begin], str]:
         """Put an event into the mailbox, end the waits that it ends, and return what it begins and what else it did."""
-        wanted = self.wanted(envelope)
-        event = self._schema.decode(envelope.event)
+        envelope, event = arrival.envelope, arrival.event
         name = type_of(event) or type_of(json.loads(envelope.event)) or ""
         letter, woken, cancelled = await wake_watchers(
             self._store, self._outbox, self._named(envelope, event), name, CANCEL, self._metrics
@@ -75,7 +92,7 @@ class Starts:
         begins: list[Begin] = []
         notes = [f"woke {woken} runs"] if woken else []
         notes += [f"cancelled {cancelled} runs"] if cancelled else []
-        for function in wanted:
+        for function in arrival.wanted:
             begin, note = await self._admit(function, envelope, event, letter.accepted_at_ms)
             begins += [begin] if begin is not None else []
             notes += [note] if note else []
@@ -113,7 +130,10 @@ class Starts:
             if holder != own:
                 await self._dismiss(own)
                 return None, f"{function.id} not started: its {kind} is held by {holder}"
-        run = replace(self._outbox.first(function.id, envelope), flow=controls.flow(function.id, event))
+        run = self._outbox.first(function.id, envelope)
+        flow = controls.flow(function.id, event)
+        if flow is not None:
+            run = replace(run, flow=flow)
         if controls.timeout_s is not None:
             await self._outbox.remind(run, controls.timeout_s)
         if controls.debounce_s is None:

@@ -639,6 +639,21 @@ async def test_faults_at_any_two_calls_change_no_result(program: Program, store:
             assert set(rig.store.wins.values()) == {1}, (first, second)
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+async def test_a_claim_beside_an_arrival_that_fails_is_handed_back(rig: Rig, after: bool) -> None:
+    """An event enters the mailbox and its run is claimed at once; the redelivery meets no lease of the former."""
+
+    @rig.worker.function("f", on="order")
+    async def f(event: Order, ctx: Context) -> str:
+        return await ctx.execute("a", rig.effect, "a")
+
+    rig.faults.fail_on, rig.faults.after = {("arrive", 1)}, after
+    run = await rig.run()
+    assert (run.status, rig.effects) == ("completed", {"a": 1})
+    assert [each.strikes for each in rig.store.told] == [1, 1]
+    assert len(rig.dispatcher.sent) == 1, "no message has to look again later"
+
+
 # ---- a step that kills its process
 
 
