@@ -8,6 +8,7 @@ import functools
 import inspect
 import os
 import threading
+import types
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -21,6 +22,8 @@ def is_async(call: Callable[..., object]) -> bool:
     """Whether calling it gives something to await: an async function, method, partial, or object with such a call."""
     while isinstance(call, functools.partial):
         call = call.func
+    if type(call) is types.FunctionType and call.__code__.co_flags & inspect.CO_COROUTINE:
+        return True
     return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None))  # noqa: B004
 
 

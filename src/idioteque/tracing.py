@@ -41,6 +41,12 @@ _CARRYING = {"traceparent", LINK_HEADER.lower()}
 _NOTHING = nullcontext(NO_MARK)
 
 
+def is_heard() -> bool:
+    """Whether anybody would hear of a span."""
+    tracer = _tracer()
+    return tracer is not None and tracer.is_listening()
+
+
 def span(name: str, kind: Kind, attributes: Attributes) -> AbstractContextManager[Mark]:
     """Return a context in which a new span is the current one, a child of the current one outside."""
     tracer = _tracer()

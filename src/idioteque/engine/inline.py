@@ -378,8 +378,8 @@ class InlinePass:
         """Something that moved by itself has come to rest."""
         self._active -= 1
         self._moves += 1
-        if not self._active:
-            self._changed.set()
+        if not self._active and (self._parked or self._history.is_waited_for or self.is_stopping):
+            self._changed.set()  # else the body is about to move, or ends, which is told as well
 
     def goes_on(self) -> None:
         """Something that had come to rest moves by itself again."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, MutableMapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from idioteque.clock import Clock
 from idioteque.dispatcher import RunEnvelope
 from idioteque.engine.answers import Delivery
 from idioteque.engine.endings import Ending, Faulted, LeaseLost, Raised
-from idioteque.metrics import Metrics
+from idioteque.metrics import SILENT, Metrics
 from idioteque.paths import Path, path_text
 from idioteque.store import Started
-from idioteque.tracing import Mark, span
+from idioteque.tracing import Mark, is_heard, span
+
+_QUIET = nullcontext()
 
 
 class RunLogger(logging.LoggerAdapter[logging.Logger]):
@@ -60,10 +62,14 @@ class StepReport:
         self._function_id = function_id
         self._metrics = metrics
         self._clock = clock
+        self._has_listeners = metrics is not SILENT or is_heard()
+
+    def calling(self, path: Path, attempt: int) -> AbstractContextManager[None]:
+        """Tell of one call of a step's callable, the block; one that is cut off with its pass does not count."""
+        return self._told(path, attempt) if self._has_listeners else _QUIET
 
     @contextmanager
-    def calling(self, path: Path, attempt: int) -> Generator[None]:
-        """Tell of one call of a step's callable, the block; one that is cut off with its pass does not count."""
+    def _told(self, path: Path, attempt: int) -> Generator[None]:
         key = path_text(path)
         attributes: dict[str, str | int] = {
             "idioteque.run_id": self._run_id,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any, Protocol
 
 from idioteque.bridge import call_anywhere, is_async
@@ -163,7 +162,7 @@ class Step(Scope):
                 return None
             if outcome is not None:
                 took_ms = round((owner.clock.monotonic_s() - began_s) * 1000)
-                return await self._commit(replace(outcome, took_ms=took_ms))
+                return await self._commit(Outcome(outcome.ok, outcome.payload, took_ms))
         return None
 
     async def _is_due(self) -> bool:
@@ -218,8 +217,13 @@ class Step(Scope):
 
     async def _called(self) -> Any:
         token, host = current.set(self), host_here.set(self)
-        call = self._call if is_async(self._call) else self.owner.in_thread(self._call)
+        call = self._call
         try:
+            if is_async(call):
+                if self._timeout_s is None:
+                    return await call(*self._args, **self._kwargs)
+            else:
+                call = self.owner.in_thread(call)
             if self._timeout_s is None:
                 return await call_anywhere(call, self._args, self._kwargs)
             deadline = asyncio.timeout(self._timeout_s)
