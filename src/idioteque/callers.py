@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
@@ -30,6 +30,15 @@ class Host(Protocol):
 
 
 host_here: ContextVar[Host | None] = ContextVar("idioteque-host", default=None)
+
+
+async def contained(body: Callable[[], Awaitable[object]], host: Host) -> object:
+    """Run a function under a host; nothing that it raises ends the process."""
+    host_here.set(host)
+    try:
+        return await body()
+    except SystemExit as error:  # asyncio would end the whole process
+        raise RuntimeError(f"the function called sys.exit({error.code!r})") from error
 
 
 class Caller:

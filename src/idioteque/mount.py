@@ -68,20 +68,22 @@ class Mount:
         clock: Clock | None = None,
         metrics: Metrics = SILENT,
         body_bytes_max: int = BODY_BYTES_MAX,
+        deadline_s: float | None = None,
     ) -> None:
         self.engine = engine
         self._clock = clock or SystemClock()
         self._metrics = metrics
         self._verifier = verifier
         self._body_bytes_max = body_bytes_max
+        self._deadline_s = deadline_s
         if verifier is not None and verifier.missing:
             _log.warning("%s; every delivery is answered 500 until then", _missing(verifier))
 
-    async def handle(self, request: HttpRequest) -> HttpResponse:
-        """Answer one delivery, from any framework."""
-        return _response(await self._handled(request))
+    async def handle(self, request: HttpRequest, *, deadline_s: float | None = None) -> HttpResponse:
+        """Answer one delivery, from any framework, starting nothing new after so many seconds."""
+        return _response(await self._handled(request, deadline_s))
 
-    async def _handled(self, request: HttpRequest) -> Answer:
+    async def _handled(self, request: HttpRequest, deadline_s: float | None) -> Answer:
         if request.method != "POST":
             return Answer(405, "deliveries are POST requests")
         if len(request.body) > self._body_bytes_max:
@@ -97,15 +99,19 @@ class Mount:
         attributes = {"messaging.message.id": request.header("Upstash-Message-Id") or ""}
         begun_s = self._clock.monotonic_s()
         with tracing.delivery(request.headers, attributes) as mark:
-            answer = await self._delivered(request)
+            answer = await self._delivered(request, self._ends_at_s(begun_s, deadline_s))
             if not answer.ok:
                 mark.fail(str(answer.status))
         self._metrics.delivered(answer.status, self._clock.monotonic_s() - begun_s)
         return answer
 
-    async def _delivered(self, request: HttpRequest) -> Answer:
+    def _ends_at_s(self, begun_s: float, deadline_s: float | None) -> float | None:
+        given = [each for each in (self._deadline_s, deadline_s) if each is not None]
+        return begun_s + min(given) if given else None
+
+    async def _delivered(self, request: HttpRequest, ends_at_s: float | None) -> Answer:
         """Decode a request that may be trusted, and do what it asks for."""
-        delivery = _delivery(request)
+        delivery = _delivery(request, ends_at_s)
         is_callback = request.header(CALLBACK_HEADER) == FAILURE_CALLBACK
         try:
             if is_callback:
@@ -142,15 +148,16 @@ class Mount:
     @property
     def aws_lambda(self) -> Callable[[aws_lambda.LambdaEvent, object], dict[str, Any]]:
         """The same endpoint as a Lambda handler."""
-        return lambda event, context: aws_lambda.serve(event, self.handle)
+        return lambda event, context: aws_lambda.serve(event, context, self.handle)
 
 
-def _delivery(request: HttpRequest) -> Delivery:
+def _delivery(request: HttpRequest, deadline_s: float | None) -> Delivery:
     retried = request.header("Upstash-Retried") or "0"
     message_id = request.header("Upstash-Message-Id") or f"unnamed-{nonce()}"
     return Delivery(
         message_id if len(message_id) <= MESSAGE_ID_LENGTH_MAX else derived_id("msg", message_id),
         int(retried) if retried.isascii() and retried.isdigit() and len(retried) < 10 else 0,
+        deadline_s,
     )
 
 

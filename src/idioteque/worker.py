@@ -347,6 +347,7 @@ def build_mount(
     verifier: Verifier | None,
     clock: Clock,
     mode: str = "inline",
+    deadline: Duration | None = None,
 ) -> Mount:
     """Put an engine for some of a worker's functions (None: all that are declared by now) behind an endpoint."""
     if mode not in ("inline", "isolated"):
@@ -364,4 +365,5 @@ def build_mount(
         retention_s=worker.retention_s,
         metrics=worker.metrics,
     )
-    return Mount(engine, verifier, clock=clock, metrics=worker.metrics)
+    deadline_s = None if deadline is None else seconds(deadline, "deadline")
+    return Mount(engine, verifier, clock=clock, metrics=worker.metrics, deadline_s=deadline_s)

@@ -386,3 +386,38 @@ def many(worker: Worker) -> None:
     @worker.function("f", on="order")
     async def f(event: Order, ctx: Context) -> int:
         return len(await asyncio.gather(*(ctx.execute(f"s{n}", effect) for n in range(12))))
+
+
+@program(deadline_s=0)
+def out_of_time(worker: Worker) -> None:
+    async def outer(ctx: Context) -> list[str]:
+        return [await ctx.execute(key, effect) for key in ("x", "y")]
+
+    async def once(ctx: Context) -> list[str]:
+        times(once=True)
+        return [await ctx.execute(key, effect) for key in ("x", "y")]
+
+    @worker.function("f", on="order")
+    async def f(event: Order, ctx: Context) -> list[Any]:
+        results: list[Any] = list(await asyncio.gather(*(ctx.execute(key, effect) for key in ("a", "b"))))
+        results.append(await ctx.execute("outer", outer, ctx))
+        try:
+            results.append(await ctx.execute("once", once, ctx, at_most_once=True))
+        except StepFailed as error:
+            results.append(error.type)
+        return [*results, await ctx.execute("flaky", Failing(1, broken), retry=QUICK)]
+
+
+@program(deadline_s=0)
+def out_of_time_elsewhere(worker: Worker) -> None:
+    async def outer(ctx: Context) -> list[str]:
+        return [await ctx.execute(key, effect) for key in ("x", "y")]
+
+    @worker.function("f", on="order")
+    async def f(event: Order, ctx: Context) -> list[Any]:
+        async def chain(name: str) -> list[str]:
+            return [await ctx.execute(f"{name}{n}", effect) for n in (1, 2)]
+
+        own = ctx.execute("own", outer, ctx, isolate=True)
+        late = ctx.execute("late", Failing(1, broken), retry=SLOW)
+        return list(await asyncio.gather(own, late, chain("a"), chain("b")))

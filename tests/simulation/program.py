@@ -69,6 +69,7 @@ class Program:
     races: bool
     is_small: bool
     check: Callable[[World], str | None] | None
+    deadline_s: float | None = None
 
 
 PROGRAMS: dict[str, Program] = {}
@@ -80,6 +81,7 @@ def program(
     races: bool = False,
     small: bool = False,
     check: Callable[[World], str | None] | None = None,
+    deadline_s: float | None = None,
 ) -> Callable[[Declare], Declare]:
     """Add what the decorated function declares to the programs."""
 
@@ -88,7 +90,7 @@ def program(
         declare(worker)
         functions = [_under_watch(function) for function in worker.functions]
         name = declare.__name__.strip("_")
-        PROGRAMS[name] = Program(name, functions, worker.schema, script, races, small, check)
+        PROGRAMS[name] = Program(name, functions, worker.schema, script, races, small, check, deadline_s)
         return declare
 
     return add

@@ -216,7 +216,7 @@ class World:
             clock=process,
             isolated=self.mode == "isolated",
         )
-        process.mount = Mount(engine, None)
+        process.mount = Mount(engine, None, clock=process, deadline_s=self.program.deadline_s)
         return process
 
     # ---- what happens to processes

@@ -156,9 +156,10 @@ class LocalDispatcher:
         *,
         functions: Sequence[Function] | None = None,
         mode: Literal["inline", "isolated"] = "inline",
+        deadline: Duration | None = None,
     ) -> Mount:
         """Return the endpoint for this worker's deliveries, for some of its functions or for all; it is not signed."""
-        return build_mount(worker, self, functions, None, self._clock, mode)
+        return build_mount(worker, self, functions, None, self._clock, mode, deadline)
 
 
 async def _wait(task: asyncio.Task[None]) -> None:
@@ -178,9 +179,10 @@ class InlineDispatcher(LocalDispatcher):
         *,
         functions: Sequence[Function] | None = None,
         mode: Literal["inline", "isolated"] = "inline",
+        deadline: Duration | None = None,
     ) -> Mount:
         """Return the endpoint for this worker's deliveries; from now on, messages go to it."""
-        self._mount = super().mount(worker, functions=functions, mode=mode)
+        self._mount = super().mount(worker, functions=functions, mode=mode, deadline=deadline)
         return self._mount
 
     async def _attempt(self, headers: list[tuple[str, str]], body: bytes) -> HttpResponse:

@@ -113,15 +113,19 @@ class QStashDispatcher:
         *,
         functions: Sequence[Function] | None = None,
         mode: Literal["inline", "isolated"] = "inline",
+        deadline: Duration | None = None,
         insecure: bool = False,
     ) -> Mount:
         """Return the endpoint at which this worker's deliveries arrive, for some of its functions or for all.
+
+        With `deadline`, a delivery that has taken so long starts no further step, and another message goes on: for
+        platforms that end a request after a while. It should leave time for the longest step. A Lambda's is known.
 
         Every request must be signed with one of the signing keys for exactly `mount_url`; `insecure=True` accepts
         anything from anybody, which no public endpoint may do.
         """
         verifier = None if insecure else Verifier(self.mount_url, self._keys, self._clock, names=KEY_NAMES)
-        return build_mount(worker, self, functions, verifier, self._clock, mode)
+        return build_mount(worker, self, functions, verifier, self._clock, mode, deadline)
 
     async def sync_schedules(
         self, worker: Worker, *, functions: Sequence[Function] | None = None, dry_run: bool = False

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What the transport says of a message: its id, the same over redeliveries, and how often it was tried before."""
+    """What the transport says of a message: its id, the same over redeliveries, and how often it was tried before.
+
+    `deadline_s` is the monotonic time from which on nothing new is to start in it.
+    """
 
     message_id: str
     retried: int = 0
+    deadline_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -234,6 +234,7 @@ class Engine:
             *(run, started, self._store, self._clock, self._outbox, report),
             target=envelope.path,
             isolated=self._isolated,
+            deadline_s=delivery.deadline_s,
         )
         if envelope.path == BODY:
             (self._metrics.run_started if started.token == 1 else self._metrics.run_replayed)(function.id)
@@ -324,16 +325,19 @@ class Engine:
 
     async def _set_aside(self, envelope: RunEnvelope, lease: Lease, ending: Suspended) -> Answer | RunEnvelope | None:
         """Hand over what has to be done: each obligation to a message that is accepted before this one is answered."""
-        alone = list(ending.scheduled) if not (ending.postponed or ending.awaits) else []
+        alone = list(ending.scheduled) if not (ending.postponed or ending.awaits or ending.has_left) else []
         if len(alone) != 1 and ending.scheduled:
             await self._outbox.steps(envelope, ending.scheduled)
             await self._store.sent(lease, list(ending.scheduled))
-        if not (ending.postponed or ending.awaits or ending.scheduled):
+        if not (ending.postponed or ending.awaits or ending.scheduled or ending.has_left):
             await self._hand_back(lease)
             raise RuntimeError("the function waits for nothing that is known")
         released = await self._store.release(lease, "suspended")
-        if released is None or (released.is_dirty and lease.path == BODY):
+        if released is None or (released.is_dirty and lease.path == BODY and not ending.has_left):
             return None
+        if ending.has_left:  # whoever goes on meets what is postponed as well
+            await self._outbox.leave(envelope, lease.token)
+            return Answer(200, "the delivery's time is over: another message goes on")
         if len(alone) == 1:  # one step and nothing else: this delivery goes on as that step's
             path = alone[0]
             return replace(envelope, event=None, hop=0, instead_of=None, path=path, at_most_once=ending.scheduled[path])

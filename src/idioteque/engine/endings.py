@@ -34,11 +34,12 @@ class Raised:
 @dataclass(frozen=True, slots=True)
 class Suspended:
     """Nothing more can move now: these steps are tried again later, these get deliveries of their own (with whether
-    they may start at most once), and whether something else will wake the run."""
+    they may start at most once), and whether something else will wake the run. `has_left`: the deadline stopped it."""
 
     postponed: tuple[Postponed, ...]
     scheduled: Mapping[Path, bool]
     awaits: bool
+    has_left: bool = False
 
 
 @dataclass(frozen=True, slots=True)

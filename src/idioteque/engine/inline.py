@@ -14,9 +14,10 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from idioteque.callers import Host, host_here
+from idioteque.callers import contained
 from idioteque.clock import Clock
 from idioteque.context import StepOptions
+from idioteque.engine.deadline import Deadline
 from idioteque.engine.endings import (
     Concluded,
     Ending,
@@ -68,9 +69,11 @@ class InlinePass:
         *,
         target: Path = BODY,
         isolated: bool = False,
+        deadline_s: float | None = None,
     ) -> None:
         self.lease = Lease(run_id, started.token, target)
         self.store, self.clock = store, clock
+        self.deadline = Deadline(clock, deadline_s)
         self.report = report
         self.turn = asyncio.Lock() if started.strikes > 1 else None
         self.unfinished = dict(started.unfinished)
@@ -106,7 +109,7 @@ class InlinePass:
 
     async def run(self, body: Callable[[], Awaitable[object]]) -> Ending:
         """Run the body as far as it gets; no step is left running when this returns."""
-        task = asyncio.ensure_future(_contained(body, self))
+        task = asyncio.ensure_future(contained(body, self))
         task.add_done_callback(lambda _: self._changed.set())
         try:
             while not task.done():
@@ -150,7 +153,7 @@ class InlinePass:
         if self._misuse is not None and self._refusals > REFUSALS_MAX:
             return Raised(self._misuse)
         if not task.done() or self.lease.path != BODY:
-            return Suspended(tuple(self.postponed.values()), self._scheduled, self.awaits)
+            return Suspended(tuple(self.postponed.values()), self._scheduled, self.awaits, self.deadline.has_left)
         if self._misuse is not None:
             return Raised(self._misuse)
         if task.cancelled():
@@ -298,6 +301,8 @@ class InlinePass:
     def _begun(self, step: Step) -> asyncio.Task[Outcome | None]:
         """Run a step in a task of its own, which nothing that happens to its await can cancel."""
         self._active += 1
+        if step.at_most_once:
+            self.deadline.once(step.path)
         task = self._running[step.path] = asyncio.ensure_future(step.run())
         self._tasks.add(task)
 
@@ -370,6 +375,7 @@ class InlinePass:
 
     def remember(self, path: Path, outcome: Outcome, seq: int = 0) -> None:
         """Keep an outcome that was recorded in this pass, with its place in the history if that is known."""
+        self.deadline.allow()
         self._history.add(path, outcome)
         if seq:
             self.recorded.append(Recorded(path, outcome, seq))
@@ -389,11 +395,3 @@ class InlinePass:
     def moves(self) -> None:
         """Something moved."""
         self._moves += 1
-
-
-async def _contained(body: Callable[[], Awaitable[object]], host: Host) -> object:
-    host_here.set(host)
-    try:
-        return await body()
-    except SystemExit as error:  # asyncio would end the whole process
-        raise RuntimeError(f"the function called sys.exit({error.code!r})") from error

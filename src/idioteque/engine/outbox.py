@@ -77,6 +77,10 @@ class Outbox:
         delay_ms = max(0, first.due_at_ms - self._clock.now_ms())
         await self._dispatcher.send([self._again(envelope, path_text(first.path), first.attempts, delay_ms)])
 
+    async def leave(self, envelope: RunEnvelope, token: int) -> None:
+        """Have a run go on that this delivery has no more time for, under a lease with this token."""
+        await self._dispatcher.send([_outgoing(self._following(envelope, 0.0, None), 0.0, "continue", str(token))])
+
     async def look_again(self, envelope: RunEnvelope, busy: Busy, instead_of: tuple[str, int]) -> None:
         """Have a message look again instead of this one, which met a lease.
 

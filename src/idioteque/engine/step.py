@@ -12,6 +12,7 @@ from idioteque.callers import host_here
 from idioteque.clock import Clock
 from idioteque.context import StepOptions
 from idioteque.durations import seconds
+from idioteque.engine.deadline import Deadline
 from idioteque.engine.endings import Postponed
 from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, UNSERIALIZABLE, NoJsonForm, failure
 from idioteque.engine.reporting import StepReport
@@ -36,6 +37,7 @@ class Pass(Protocol):
     store: Store
     clock: Clock
     report: StepReport
+    deadline: Deadline
     turn: asyncio.Lock | None
     """Held by the one step that may run, when they run one at a time and each start is recorded first."""
     unfinished: dict[Path, Unfinished]
@@ -148,7 +150,7 @@ class Step(Scope):
             self._attempts, self._due_at_ms = known.attempts, known.due_at_ms
         while not owner.is_stopping:
             await self._take_turn()
-            if not await self._is_due():
+            if not await self._is_due() or owner.deadline.leaves(self.path):
                 return None
             if self._options.at_most_once or (owner.turn is not None and self.path != owner.lease.path):
                 begun = await self._begin()
@@ -251,6 +253,7 @@ class Step(Scope):
             return None
         if isinstance(answer, Done):
             return answer.outcome
+        owner.deadline.allow()
         self._attempts, self._due_at_ms = answer.attempts, due_at_ms
         owner.unfinished[self.path] = Unfinished(answer.attempts, due_at_ms)
         return None

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, cast
 
 from idioteque.bridge import run_sync
-from idioteque.transport import Handler, HttpRequest, HttpResponse
+from idioteque.transport import HttpRequest, HttpResponse
 
 LambdaEvent = Mapping[str, Any]
+SHARE_LEFT = 0.2
+LEFT_MAX_S = 60.0
+"""What is left of an invocation's time for the steps that run at the deadline: a share of it, and no more than this."""
 
 
-def serve(event: LambdaEvent, handle: Handler) -> dict[str, Any]:
+class Handle(Protocol):
+    """What answers a request that has so many seconds until nothing new may start."""
+
+    async def __call__(self, request: HttpRequest, *, deadline_s: float | None) -> HttpResponse: ...
+
+
+def serve(event: LambdaEvent, context: object, handle: Handle) -> dict[str, Any]:
     """Answer one invocation."""
-    request = _request(event)
+    request, deadline_s = _request(event), _deadline_s(context)
 
     async def handled() -> HttpResponse:
-        return await handle(request)
+        return await handle(request, deadline_s=deadline_s)
 
     response = run_sync(handled())
     answer: dict[str, Any] = {
@@ -30,6 +39,15 @@ def serve(event: LambdaEvent, handle: Handler) -> dict[str, Any]:
     if "multiValueHeaders" in event:  # a load balancer that sends them reads no others
         answer["multiValueHeaders"] = {name: [value] for name, value in response.headers}
     return answer
+
+
+def _deadline_s(context: object) -> float | None:
+    """Return for how long new steps may start, by what the context says of the time that remains."""
+    remaining_ms = getattr(context, "get_remaining_time_in_millis", None)
+    if not callable(remaining_ms):
+        return None
+    remaining_s = float(cast(Callable[[], float], remaining_ms)()) / 1000
+    return max(0.0, remaining_s - min(SHARE_LEFT * remaining_s, LEFT_MAX_S))
 
 
 def _request(event: LambdaEvent) -> HttpRequest:

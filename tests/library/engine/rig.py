@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from idioteque import InlineDispatcher, Mount, Run, Worker
 from idioteque.database import open_database
 from idioteque.dispatcher import Outgoing
+from idioteque.durations import Duration
 from idioteque.store import Started, Store
 from idioteque.stores import MemoryStore, SqlStore
 from idioteque.testing import ManualClock
@@ -101,8 +102,14 @@ class FaultyDispatcher(InlineDispatcher):
 class Rig:
     """One worker with everything it needs; `mount` once its functions are declared."""
 
-    def __init__(self, store: str = "memory", mode: Literal["inline", "isolated"] = "inline") -> None:
+    def __init__(
+        self,
+        store: str = "memory",
+        mode: Literal["inline", "isolated"] = "inline",
+        deadline: Duration | None = None,
+    ) -> None:
         self.mode: Literal["inline", "isolated"] = mode
+        self.deadline = deadline
         self.clock = ManualClock()
         self.faults = Faults()
         inner: Store = (
@@ -123,7 +130,7 @@ class Rig:
 
     def mount(self) -> Mount:
         if self._mount is None:
-            self._mount = self.dispatcher.mount(self.worker, mode=self.mode)
+            self._mount = self.dispatcher.mount(self.worker, mode=self.mode, deadline=self.deadline)
         return self._mount
 
     async def effect(self, name: str, value: Any = None) -> Any:

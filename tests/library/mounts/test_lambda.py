@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.library.mounts.shop import Shop, headers, order, text_of
+from idioteque import Context
+from idioteque.clock import SystemClock
+from tests.library.mounts.shop import Order, Shop, headers, order, text_of
 
 Event = dict[str, Any]
 
@@ -126,6 +128,67 @@ def test_bytes_that_are_no_text_come_in_base64(shop: Shop) -> None:
 def test_an_event_of_something_else_is_refused(shop: Shop, event: Event) -> None:
     assert shop.mount.aws_lambda(event, None)["statusCode"] == 401
     assert shop.paid == {}
+
+
+class Invocation:
+    """What Lambda gives a handler beside the event."""
+
+    def __init__(self, remaining_ms: int) -> None:
+        self.remaining_ms = remaining_ms
+
+    def get_remaining_time_in_millis(self) -> int:
+        return self.remaining_ms
+
+
+def three_steps(shop: Shop, seconds: float) -> list[str]:
+    """Give the shop a function of three steps, each of which takes so long, and return which were run."""
+    done: list[str] = []
+
+    async def work(key: str) -> None:
+        shop.clock.now_s += seconds  # type: ignore[attr-defined]
+        done.append(key)
+
+    async def handler(event: Order, ctx: Context) -> None:
+        for key in ("a", "b", "c"):
+            await ctx.execute(key, work, key)
+
+    function = shop.worker.create_function("three", "order", handler)
+    shop.mount = shop.dispatcher.mount(shop.worker, functions=[function])
+    return done
+
+
+class Stopwatch(SystemClock):
+    """The host's clock, but for what it measures."""
+
+    now_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+
+@pytest.mark.parametrize(("remaining_ms", "starts"), [(9_000, ["a"]), (30_000, ["a", "b", "c"]), (0, ["a"])])
+def test_no_step_starts_when_an_invocation_is_about_to_end(remaining_ms: int, starts: list[str]) -> None:
+    shop = Shop(clock=Stopwatch())
+    done = three_steps(shop, 8)
+
+    answer = shop.mount.aws_lambda(function_url(order(), headers(order())), Invocation(remaining_ms))
+
+    assert (answer["statusCode"], done) == (200, starts)
+    assert len(shop.sent.requests) == (len(starts) < 3), "the message that goes on"
+
+
+def test_a_minute_at_most_is_left_of_a_long_invocation() -> None:
+    shop = Shop(clock=Stopwatch())
+    done = three_steps(shop, 410)
+    shop.mount.aws_lambda(function_url(order(), headers(order())), Invocation(900_000))
+    assert done == ["a", "b", "c"], "820 s had passed, 840 were there"
+
+
+def test_a_context_that_tells_no_time_sets_no_deadline() -> None:
+    shop = Shop(clock=Stopwatch())
+    done = three_steps(shop, 10_000)
+    shop.mount.aws_lambda(function_url(order(), headers(order())), object())
+    assert done == ["a", "b", "c"]
 
 
 async def test_a_handler_may_be_called_where_a_loop_runs(shop: Shop) -> None:
