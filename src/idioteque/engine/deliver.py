@@ -18,6 +18,7 @@ from idioteque.clock import Clock
 from idioteque.context import Context
 from idioteque.dispatcher import Dispatcher, Envelope, EventEnvelope, RunEnvelope, TickEnvelope
 from idioteque.engine.answers import Answer, Delivery
+from idioteque.engine.asks import Asks
 from idioteque.engine.claims import Claims, inherited, new_run
 from idioteque.engine.endings import Concluded, Ending, Faulted, LeaseLost, Missing, Raised, Returned, Suspended
 from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, failure, pause_s, returned
@@ -231,7 +232,7 @@ class Engine:
         lease = Lease(run, started.token, envelope.path)
         report = StepReport(run, function.id, self._metrics, self._clock)
         one = InlinePass(
-            *(run, started, self._store, self._clock, self._outbox, report),
+            *(run, started, self._store, self._clock, report),
             target=envelope.path,
             isolated=self._isolated,
             deadline_s=delivery.deadline_s,
@@ -282,7 +283,7 @@ class Engine:
     ) -> Ending:
         run = one.lease.run_id
         context = Context(
-            one,
+            Asks(one, started, self._outbox),
             self._clock,
             event_id=started.event_id,
             run_id=run,

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 from idioteque.callers import contained
 from idioteque.clock import Clock
-from idioteque.context import StepOptions
 from idioteque.engine.deadline import Deadline
 from idioteque.engine.endings import (
     Concluded,
@@ -31,15 +29,11 @@ from idioteque.engine.endings import (
 )
 from idioteque.engine.failures import raised
 from idioteque.engine.history import History
-from idioteque.engine.outbox import Outbox
 from idioteque.engine.reporting import StepReport
-from idioteque.engine.step import MISSING, Prepare, Scope, Sleep, Step, Wait, current
-from idioteque.engine.waits import Watch
+from idioteque.engine.step import Scope, Sleep, Step, Wait, current
 from idioteque.errors import DuplicateStepKey, InvalidValue, PassOver
-from idioteque.function import Published
-from idioteque.ids import derived_id
 from idioteque.paths import BODY, PATH_DEPTH_MAX, Path, checked_key, path_text
-from idioteque.store import NEVER_MS, Lease, Outcome, Recorded, Started, Store
+from idioteque.store import Lease, Outcome, Recorded, Started, Store
 from idioteque.values import NotSerializable, codec_of
 
 IDLE_TURNS = 20  # how many layers of `gather` and task groups a result may have to rise through
@@ -64,7 +58,6 @@ class InlinePass:
         started: Started,
         store: Store,
         clock: Clock,
-        outbox: Outbox,
         report: StepReport,
         *,
         target: Path = BODY,
@@ -83,9 +76,6 @@ class InlinePass:
         self._scheduled: dict[Path, bool] = {}
         self._concluded: Concluded | None = None
         self._target_met = target == BODY
-        self._outbox = outbox
-        self._started = started
-        self._options: dict[str, Any] = json.loads(started.options)
         self._function_id = started.function_id
         self._history = History(started.outcomes)
         self._root = Scope(self, BODY)
@@ -201,65 +191,26 @@ class InlinePass:
             if each.done() and not each.cancelled():
                 each.exception()  # seen: whatever cleaning up raised decides nothing
 
-    # ---- what a context calls
+    # ---- steps
 
-    async def execute(
-        self, key: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: StepOptions
-    ) -> Any:
-        if self._refusals > REFUSALS_MAX:
+    def knows(self, path: Path) -> bool:
+        """Whether the outcome of a step is known."""
+        return path in self._history
+
+    async def known(self, path: Path) -> Outcome:
+        """Return a known outcome once it is its turn."""
+        turn = self._history.turn(path)
+        if turn is not None:
+            self._changed.set()
+            await self._kept(turn)
+        if self.is_stopping:
             await self._park()
-        step = Step(self, self._register(key), call, args, kwargs, options)
-        outcome = await self._outcome(step)
-        return await self._opened(step.path, outcome, call) if step.decoded is MISSING else step.decoded
+        return self._history.outcome(path)
 
-    async def sleep(self, key: str, due_at_ms: int) -> None:
-        if self._refusals > REFUSALS_MAX:
-            await self._park()
-        await self._outcome(Sleep(self, self._register(key), due_at_ms))
-
-    async def wait(self, key: str, types: Sequence[str], where: Mapping[str, object], until_ms: int) -> bytes | None:
-        watch = Watch(self.store, self.lease, self._started, types, where)
-        return await self._awaited(key, until_ms, f"event {' or '.join(types)}", watch.prepare)
-
-    async def invoke(self, key: str, function_id: str, event: object) -> bytes:
-        encoded = self._outbox.encode(event)
-
-        async def start(path: Path) -> None:
-            parent = (self.lease.run_id, path, self.lease.path)
-            await self._outbox.invoke(parent, function_id, encoded, self._options, self._started.epoch)
-
-        result = await self._awaited(key, NEVER_MS, f"a run of {function_id}", start)
-        assert result is not None
-        return result
-
-    async def _awaited(self, key: str, until_ms: int, waits_for: str, prepare: Prepare) -> bytes | None:
-        if self._refusals > REFUSALS_MAX:
-            await self._park()
-        step = Wait(self, self._register(key), until_ms, waits_for, prepare)
-        outcome = await self._outcome(step)
-        if not outcome.ok:
-            raise raised(path_text(step.path), outcome.payload)
-        return outcome.payload
-
-    async def publish(self, key: str, event: object) -> Published:
-        encoded = self._outbox.encode(event)
-        event_id = derived_id("evt", self.lease.run_id, *self._scope().path, key)
-        published: Published = await self.execute(key, self._outbox.publish, (event_id, encoded), {}, StepOptions())
-        return published
-
-    @property
-    def idempotency_key(self) -> str:
-        return derived_id("key", self.lease.run_id, *self._scope().path)
-
-    @property
-    def fencing_token(self) -> int:
-        return self.lease.token
-
-    async def _outcome(self, step: Step) -> Outcome:
+    async def outcome_of(self, step: Step) -> Outcome:
         """Return what is on record of a step, running it here if nothing is; park where this pass will not see it."""
         if step.path in self._history:
-            await self._turn_of(step.path)
-            return self._history.outcome(step.path)
+            return await self.known(step.path)
         if self.is_stopping or not self._is_ours(step):
             await self._park()
         outcome = await asyncio.shield(self._running.get(step.path) or self._begun(step))
@@ -279,12 +230,16 @@ class InlinePass:
             self._scheduled[step.path] = step.at_most_once
         return False
 
-    def _scope(self) -> Scope:
+    def scope(self) -> Scope:
+        """Return what the caller runs in: the body, or a step."""
         scope = current.get(None)
         return scope if scope is not None and scope.owner is self else self._root
 
-    def _register(self, key: str) -> Path:
-        scope = self._scope()
+    async def register(self, key: str) -> Path:
+        """Take a key for a step and return its path; code that catches each refusal and asks again is left waiting."""
+        if self._refusals > REFUSALS_MAX:
+            await self._park()
+        scope = self.scope()
         if self.is_over or scope.is_closed:
             self._refusals += 1
             raise PassOver(f"step {key!r} came too late: what it belongs to has ended")
@@ -313,15 +268,7 @@ class InlinePass:
         task.add_done_callback(ended)
         return task
 
-    async def _turn_of(self, path: Path) -> None:
-        turn = self._history.turn(path)
-        if turn is not None:
-            self._changed.set()
-            await self._kept(turn)
-        if self.is_stopping:
-            await self._park()
-
-    async def _opened(self, path: Path, outcome: Outcome, call: Callable[..., Any]) -> Any:
+    async def opened(self, path: Path, outcome: Outcome, call: Callable[..., Any]) -> Any:
         """Return or raise what an outcome holds; one that cannot be read any more is a fault of ours."""
         if not outcome.ok:
             raise raised(path_text(path), outcome.payload)

@@ -1,0 +1,79 @@
+"""What a context asks of the pass that its function runs in: steps, timers, waits, runs of other functions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from idioteque.context import StepOptions
+from idioteque.engine.failures import raised
+from idioteque.engine.inline import InlinePass
+from idioteque.engine.outbox import Outbox
+from idioteque.engine.step import MISSING, Prepare, Sleep, Step, Wait
+from idioteque.engine.waits import Watch
+from idioteque.function import Published
+from idioteque.ids import derived_id
+from idioteque.paths import Path, path_text
+from idioteque.store import NEVER_MS, Started
+
+
+class Asks:
+    """The engine's side of a context, for one pass."""
+
+    def __init__(self, one: InlinePass, started: Started, outbox: Outbox) -> None:
+        self._pass = one
+        self._started = started
+        self._outbox = outbox
+
+    async def execute(
+        self, key: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: StepOptions
+    ) -> Any:
+        one = self._pass
+        path = await one.register(key)
+        if one.knows(path):
+            return await one.opened(path, await one.known(path), call)
+        step = Step(one, path, call, args, kwargs, options)
+        outcome = await one.outcome_of(step)
+        return await one.opened(path, outcome, call) if step.decoded is MISSING else step.decoded
+
+    async def sleep(self, key: str, due_at_ms: int) -> None:
+        await self._pass.outcome_of(Sleep(self._pass, await self._pass.register(key), due_at_ms))
+
+    async def wait(self, key: str, types: Sequence[str], where: Mapping[str, object], until_ms: int) -> bytes | None:
+        watch = Watch(self._pass.store, self._pass.lease, self._started, types, where)
+        return await self._awaited(key, until_ms, f"event {' or '.join(types)}", watch.prepare)
+
+    async def invoke(self, key: str, function_id: str, event: object) -> bytes:
+        encoded = self._outbox.encode(event)
+        lease = self._pass.lease
+
+        async def start(path: Path) -> None:
+            parent = (lease.run_id, path, lease.path)
+            options: dict[str, Any] = json.loads(self._started.options)
+            await self._outbox.invoke(parent, function_id, encoded, options, self._started.epoch)
+
+        result = await self._awaited(key, NEVER_MS, f"a run of {function_id}", start)
+        assert result is not None
+        return result
+
+    async def _awaited(self, key: str, until_ms: int, waits_for: str, prepare: Prepare) -> bytes | None:
+        step = Wait(self._pass, await self._pass.register(key), until_ms, waits_for, prepare)
+        outcome = await self._pass.outcome_of(step)
+        if not outcome.ok:
+            raise raised(path_text(step.path), outcome.payload)
+        return outcome.payload
+
+    async def publish(self, key: str, event: object) -> Published:
+        encoded = self._outbox.encode(event)
+        event_id = derived_id("evt", self._pass.lease.run_id, *self._pass.scope().path, key)
+        published: Published = await self.execute(key, self._outbox.publish, (event_id, encoded), {}, StepOptions())
+        return published
+
+    @property
+    def idempotency_key(self) -> str:
+        return derived_id("key", self._pass.lease.run_id, *self._pass.scope().path)
+
+    @property
+    def fencing_token(self) -> int:
+        return self._pass.lease.token
