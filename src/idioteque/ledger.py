@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from idioteque.paths import Path
+from idioteque.paths import BODY, Path
+from idioteque.records import trouble_of
 from idioteque.store import (
     MAX_STRIKES,
     TAKEOVER_AFTER_MS,
@@ -144,6 +145,7 @@ def claim_step(
     if not run.is_open:
         return Finished(run.status, run.outcome, run.function_id)
     if step.outcome is not None:
+        _forget_trouble(run, seat.path)
         return Settled(seat.wake)
     is_new = seat.owner != request.owner or not seat.token
     refused = _take_lease(run, seat, request, step.attempts, step.due_at_ms, now_ms)
@@ -169,8 +171,14 @@ def _take_lease(
     holder.lease_until_ms, holder.alive_at_ms = now_ms + request.lease_ms, now_ms
     holder.strikes += 1
     run.status = "running"
-    run.trouble = None
+    _forget_trouble(run, BODY if isinstance(holder, RunRow) else holder.path)
     return None
+
+
+def _forget_trouble(run: RunRow, path: Path) -> None:
+    """A message has come for the body or a step; what is known of another's trouble stays true."""
+    if run.trouble is not None and trouble_of(run.trouble).path == path:
+        run.trouble = None
 
 
 def _is_abandoned(holder: Holder, request: Claim, now_ms: int) -> bool:
@@ -315,6 +323,7 @@ def reopen(run: RunRow, steps: Iterable[StepRow]) -> list[StepRow] | None:
     run.status, run.outcome, run.finished_at_ms = "waiting", None, None
     run.attempts, run.strikes, run.due_at_ms, run.token = 0, 0, 0, 0
     run.epoch += 1
+    run.trouble = None
     changed = [step for step in steps if step.outcome is None or not step.outcome.ok]
     for step in changed:
         is_timer = step.outcome is None and not step.attempts
@@ -325,9 +334,9 @@ def reopen(run: RunRow, steps: Iterable[StepRow]) -> list[StepRow] | None:
 
 
 def note_trouble(run: RunRow, trouble: Trouble) -> None:
-    """Record why an unfinished run cannot go on by itself; the next claim forgets it."""
+    """Record why an unfinished run cannot go on by itself; the next claim of whose trouble it is forgets it."""
     if run.is_open:
-        run.trouble = f"{trouble.kind} {trouble.text}"
+        run.trouble = trouble.encode()
 
 
 def is_stalled(run: RunRow, steps: Iterable[StepRow], seats: Iterable[SeatRow], before_ms: int) -> bool:

@@ -125,7 +125,7 @@ class Mount:
 
     async def _given_up(self, letter: FailureCallback) -> Answer:
         try:
-            return await self.engine.given_up(decode(letter.body, letter.message_id), letter.reason)
+            return await self.engine.given_up(decode(letter.body, _short(letter.message_id)), letter.reason)
         except (EventRejected, NewerVersion) as error:
             return Answer(200, f"nothing can be recorded of it: {error}")
         except Exception as error:
@@ -155,10 +155,14 @@ def _delivery(request: HttpRequest, deadline_s: float | None) -> Delivery:
     retried = request.header("Upstash-Retried") or "0"
     message_id = request.header("Upstash-Message-Id") or f"unnamed-{nonce()}"
     return Delivery(
-        message_id if len(message_id) <= MESSAGE_ID_LENGTH_MAX else derived_id("msg", message_id),
+        _short(message_id),
         int(retried) if retried.isascii() and retried.isdigit() and len(retried) < 10 else 0,
         deadline_s,
     )
+
+
+def _short(message_id: str) -> str:
+    return message_id if len(message_id) <= MESSAGE_ID_LENGTH_MAX else derived_id("msg", message_id)
 
 
 def _missing(verifier: Verifier) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from idioteque.paths import Path
+from idioteque.paths import BODY, Path, path_of, path_text
 
 TroubleKind = Literal["dead_letter", "missing_step"]
 Status = Literal["running", "waiting", "completed", "failed", "cancelled"]
@@ -26,10 +27,30 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why a run cannot go on by itself: `dead_letter` (its message was given up) or `missing_step`."""
+    """Why a run cannot go on by itself: `dead_letter` (its message was given up) or `missing_step`.
+
+    `path` is the step whose message that was, `()` for the body; what claims that forgets the trouble.
+    """
 
     kind: TroubleKind
     text: str
+    path: Path = BODY
+
+    def encode(self) -> str:
+        """Write it as one text, which says whose trouble it is before the first line ends."""
+        return f"{self.kind} {self.text}" if self.path == BODY else f"{self.kind}@{path_text(self.path)}\n{self.text}"
+
+
+_OF_A_STEP = re.compile(r"[a-z_]+@([^\n]*)\n")  # `path_text` writes no control characters
+
+
+def trouble_of(text: str) -> Trouble:
+    """Read what `Trouble.encode` wrote."""
+    kind: TroubleKind = "missing_step" if text.startswith("missing_step") else "dead_letter"
+    match = _OF_A_STEP.match(text)
+    if match is None:
+        return Trouble(kind, text.partition(" ")[2])
+    return Trouble(kind, text[match.end() :], path_of(match[1]))
 
 
 @dataclass(frozen=True, slots=True)

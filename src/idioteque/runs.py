@@ -157,9 +157,10 @@ class Runs:
         if status == "cancelled" and before is not None and before.status not in ENDED:
             age_s = max(0, self._clock.now_ms() - record.created_at_ms) / 1000
             self._metrics.run_ended(record.function_id, status, age_s)
-        options: dict[str, Any] = json.loads(record.options)
-        if status == "cancelled" and "parent" in options:  # the run that waits for it hears of it by a delivery
-            await self._outbox.reopen(record.event_id, record.function_id, record.epoch, options.get("retries"))
+        if status == "cancelled" and "parent" in json.loads(
+            record.options
+        ):  # the run that waits for it hears of it by a delivery
+            await self._outbox.reopen(record)
         return status
 
     async def retry(self, run_id: str) -> None:
@@ -175,8 +176,7 @@ class Runs:
             raise RunUnknown(run_id)
         if epoch is None and record.status == "completed":
             raise InvalidValue(f"run {run_id} is completed; there is nothing to retry")
-        options: dict[str, Any] = json.loads(record.options)
-        await self._outbox.reopen(record.event_id, record.function_id, record.epoch, options.get("retries"))
+        await self._outbox.reopen(record)
 
     async def stalled(self, *, before: datetime | None = None, limit: int = 50) -> Sequence[Run]:
         """Return unfinished runs, the oldest first and without their steps, that nothing has held since `before`.

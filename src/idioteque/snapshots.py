@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from idioteque.ledger import Holder, RunRow, StepRow
 from idioteque.paths import Path
-from idioteque.records import DeliveryRecord
-from idioteque.store import Recorded, RunRecord, Started, StepRecord, Trouble, Unfinished
+from idioteque.records import DeliveryRecord, trouble_of
+from idioteque.store import Recorded, RunRecord, Started, StepRecord, Unfinished
 
 
 def started(
@@ -74,7 +74,7 @@ def record(
         finished_at_ms=run.finished_at_ms,
         error=run.last_error,
         epoch=run.epoch,
-        trouble=_trouble(run.trouble),
+        trouble=None if run.trouble is None else trouble_of(run.trouble),
         steps=[
             StepRecord(
                 step.path,
@@ -92,13 +92,6 @@ def record(
         ],
         deliveries=tuple(deliveries),
     )
-
-
-def _trouble(text: str | None) -> Trouble | None:
-    if text is None:
-        return None
-    kind, _, rest = text.partition(" ")
-    return Trouble("missing_step" if kind == "missing_step" else "dead_letter", rest)
 
 
 def _seq(recorded: Recorded) -> int:

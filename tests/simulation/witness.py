@@ -210,8 +210,8 @@ class Witness:
             world.violate(f"why says nothing of {_named(record)}")
         elif why.cause == "running" and record.lease_until_ms <= world.outside.now_ms():
             is_told = not world.post.pending(lambda letter: letter.is_callback)
-            # A run knows of one trouble, which any later claim of its body clears: that of a step may be forgotten, and
-            # that of a message whose duplicate came after all.
+            # A run knows of one trouble, the last, which a later claim of whose it is clears: that of a step may be
+            # forgotten for another's, and that of a message whose duplicate came after all.
             if is_told and letters and all(_is_dead_and_of(record, letter) for letter in letters):
                 world.violate(f"why says of {_named(record)}: {why.text}; but nothing is on its way")
 

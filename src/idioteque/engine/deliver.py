@@ -123,7 +123,7 @@ class Engine:
         else:
             runs = [envelope]
         for run in runs:
-            trouble = Trouble("dead_letter", reason)
+            trouble = Trouble("dead_letter", reason, run.path)
             name = run_id(run.event_id, run.function_id)
             await self._store.trouble(name, trouble, new_run(run))
             _log.error("a message of run %s was given up: %s", name, reason, extra=fields_of(name, run))
@@ -351,7 +351,7 @@ class Engine:
         text = f"function {function.id!r} does not come to step {key!r} any more; deploy the code that does"
         _log.error("run %s: %s", lease.run_id, text, extra={"run_id": lease.run_id, "function_id": function.id})
         await self._hand_back(lease)
-        await self._store.trouble(lease.run_id, Trouble("missing_step", text))
+        await self._store.trouble(lease.run_id, Trouble("missing_step", text, lease.path))
         return Answer(503, text)
 
     async def _finish(self, function: Function, lease: Lease, outcome: Outcome, started: Started) -> Answer | None:

@@ -91,22 +91,24 @@ class Outbox:
         again = self._following(envelope, delay_s, instead_of=envelope.instead_of or instead_of)
         await self._dispatcher.send([_outgoing(again, delay_s, "check-back", str(busy.token), str(envelope.hop))])
 
-    async def reopen(self, event_id: str, function_id: str, epoch: int, retries: int | None) -> None:
+    async def reopen(self, run: RunRecord) -> None:
         """Have a run that failed go on."""
-        envelope = RunEnvelope(event_id, function_id, self._not_after_ms(0), retries=retries, epoch=epoch)
-        await self._dispatcher.send([_outgoing(envelope, 0.0, "reopen")])
+        await self._dispatcher.send([_outgoing(self._of(run), 0.0, "reopen")])
 
     async def repair(self, run: RunRecord, hour: int) -> None:
         """Have a run go on that no message holds any more; within one hour of the clock, this is one message."""
+        await self._dispatcher.send([_outgoing(self._of(run), 0.0, "repair", str(hour))])
+
+    def _of(self, run: RunRecord) -> RunEnvelope:
+        """Return the message of a run that is told by nothing but what is stored."""
         options: dict[str, Any] = json.loads(run.options)
         flow = options.get("flow")
-        envelope = RunEnvelope(
+        return RunEnvelope(
             *(run.event_id, run.function_id, self._not_after_ms(0)),
             retries=options.get("retries"),
             epoch=run.epoch,
             flow=None if flow is None else (flow[0], flow[1]),
         )
-        await self._dispatcher.send([_outgoing(envelope, 0.0, "repair", str(hour))])
 
     async def wake(self, watcher: Watcher) -> None:
         """Have a run go on whose wait is over."""

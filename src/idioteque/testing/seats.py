@@ -17,11 +17,12 @@ from idioteque.store import (
     Stale,
     Started,
     Store,
+    Trouble,
     Waiting,
     Won,
 )
 from idioteque.testing.clock import ManualClock
-from idioteque.testing.leases import FAILURE, LEASE_MS, OK, OTHER, RUN, held, started
+from idioteque.testing.leases import FAILURE, LEASE_MS, OK, OTHER, RUN, held, recorded, started
 from idioteque.testing.leases import claim as body_claim
 
 ONE: Path = ("one",)
@@ -59,6 +60,30 @@ class SeatContract:
         assert len({body.token, one.token, two.token}) == 3
         assert isinstance(await claimed(store, "d"), Busy)
         assert list(await store.renew([body, one, two], LEASE_MS)) == [True, True, True]
+
+    async def test_the_trouble_of_a_step_is_told_until_its_own_message_comes(self, store: Store) -> None:
+        path = ("a b@/\n", "%é")
+        trouble = Trouble("dead_letter", "503: no\nmore @one\n", path)
+        await held(store, "a")
+        await store.trouble(RUN, trouble)
+        assert (await recorded(store)).trouble == trouble
+        assert isinstance(await claimed(store, "b", TWO), Started)
+        await store.release(Lease(RUN, 1), "suspended")
+        body = await held(store, "c", message="msg_2")
+        assert (await recorded(store)).trouble == trouble, "neither is its message"
+        lease = await seated(store, "d", path)
+        assert (await recorded(store)).trouble is None
+        await store.commit(lease, path, OK)
+        await store.trouble(RUN, trouble)
+        assert isinstance(await claimed(store, "e", path), Settled)
+        assert (await recorded(store)).trouble is None, "its wake was all that was missing"
+        await store.trouble(RUN, Trouble("dead_letter", "@one\n"))
+        await seated(store, "f")
+        assert (await recorded(store)).trouble is not None, "the body's is not the step's"
+        await store.trouble(RUN, trouble)
+        await store.commit(body, BODY, FAILURE)
+        await store.reopen(RUN)
+        assert (await recorded(store)).trouble is None
 
     async def test_the_first_step_to_end_owes_the_body_a_wake_and_those_after_it_do_not(self, store: Store) -> None:
         await held(store, "a")

@@ -357,6 +357,49 @@ async def test_a_message_that_was_given_up_decides_nothing_and_a_redrive_resumes
     assert rig.effects == {"a": 1, "b": 2}
 
 
+async def test_a_step_whose_message_was_given_up_is_named_whatever_the_body_does_meanwhile(rig: Rig) -> None:
+    @rig.worker.function("f", on="order")
+    async def f(event: Order, ctx: Context) -> list[Any]:
+        calls = [ctx.execute(key, rig.effect, key, isolate=True) for key in ("lost", "late")]
+        return await asyncio.gather(*calls, ctx.sleep("nap", "1h"))
+
+    mount = rig.mount()
+    rig.faults.fail_on = {("claim", 2)}  # that of the first step's message
+    published = await rig.worker.publish(Order(), retries=0)
+    await rig.clock.advance(5)
+    why = await rig.worker.runs.why(published.run_id("f"))
+    assert rig.effects == {"late": 1}, "and the body was claimed once more for it"
+    assert why is not None
+    assert why.cause == "dead_letter", why
+
+    [letter] = rig.dispatcher.dead_letters
+    await mount.handle(HttpRequest("POST", "/", [("Upstash-Message-Id", "msg_redriven")], letter.body))
+    why = await rig.worker.runs.why(published.run_id("f"))
+    assert why is not None
+    assert why.cause == "sleeping", why
+    await rig.finish()
+    assert await rig.worker.runs.result(published.run_id("f")) == ["lost", "late", None]
+
+
+async def test_a_bare_event_with_a_long_message_id_that_is_given_up_is_the_same_run(rig: Rig) -> None:
+    @rig.worker.function("f", on="order")
+    async def f(event: Order, ctx: Context) -> None:
+        await ctx.execute("a", rig.effect, "a")
+
+    mount, message_id, body = rig.mount(), "m" * 300, Order().model_dump_json().encode()
+    rig.faults.fail_on = {("commit", 1)}
+    refused = await mount.handle(HttpRequest("POST", "/", [("Upstash-Message-Id", message_id)], body))
+    source = base64.b64encode(body).decode()
+    callback = json.dumps({"status": 503, "sourceMessageId": message_id, "sourceBody": source}).encode()
+    await mount.handle(HttpRequest("POST", "/", [("Idioteque-Callback", "failure")], callback))
+
+    [run] = (await rig.worker.runs.list()).runs
+    why = await rig.worker.runs.why(run.id)
+    assert refused.status == 503
+    assert why is not None
+    assert why.cause == "dead_letter"
+
+
 async def test_a_run_that_never_began_is_known_once_its_message_was_given_up(rig: Rig) -> None:
     @rig.worker.function("f", on="order")
     async def f(event: Order, ctx: Context) -> str:

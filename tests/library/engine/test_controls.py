@@ -259,6 +259,19 @@ async def test_limits_travel_as_flow_control_with_every_message_of_the_run(rig: 
     assert [run.result for run in await runs(rig)] == [1]
 
 
+async def test_limits_hold_for_what_is_sent_when_a_run_goes_on_again(rig: Rig) -> None:
+    declare(rig, concurrency=Limit(1, key="id"), sleep="1h")
+    published = await rig.worker.publish(Order())
+    await rig.clock.advance(1)
+    await rig.worker.runs.cancel(published.run_id("f"))
+    await rig.worker.runs.retry(published.run_id("f"))
+    await rig.finish()
+
+    keys = {dict(each.headers).get("Upstash-Flow-Control-Key") for each in rig.dispatcher.sent if b"run" in each.body}
+    assert len(keys) == 1
+    assert None not in keys
+
+
 async def test_different_keys_have_different_limits(rig: Rig) -> None:
     declare(rig, concurrency=Limit(1, key=lambda event: event.id))
     for name in ("a", "b", "a.b", "a b", "a_b"):

@@ -154,7 +154,7 @@ class RedisStore:
 
     async def trouble(self, run_id: str, trouble: Trouble, new: NewRun | None = None) -> None:
         created: Sequence[Part] = () if new is None else await self._entered(run_id, new)
-        await self._on(self._scripts.trouble, run_id, f"{trouble.kind} {trouble.text}", *created)
+        await self._on(self._scripts.trouble, run_id, trouble.encode(), *created)
 
     async def cancel(self, run_id: str) -> Status | None:
         answered = await self._on(self._scripts.cancel, run_id)

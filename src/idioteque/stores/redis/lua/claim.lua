@@ -14,7 +14,7 @@ if ARGV[3] == '' then
   refused = claim(run, request, at)
 else
   local step, seat = load(STEP, ARGV[3]), load(SEAT, ARGV[3])
-  refused = claim_step(run, step, seat, request, at)
+  refused = claim_step(run, step, seat, ARGV[3], request, at)
   save(step)
   save(seat)
 end

@@ -2,7 +2,7 @@
 local run = load_run()
 if not run or (run.status ~= 'failed' and run.status ~= 'cancelled') then return false end
 run.status, run.ok, run.outcome, run.finished = 'waiting', -1, nil, -1
-run.attempts, run.strikes, run.due, run.token, run.watched = 0, 0, 0, 0, 0
+run.attempts, run.strikes, run.due, run.token, run.watched, run.trouble = 0, 0, 0, 0, 0, nil
 run.epoch = run.epoch + 1
 save(run)
 for _, name in ipairs(redis.call('HKEYS', key)) do

@@ -23,7 +23,12 @@ local function is_abandoned(holder, request, at)
     and at - holder.alive > TAKEOVER_AFTER_MS
 end
 
-local function take_lease(run, holder, request, attempts, due, at)
+local function forget_trouble(run, path)
+  local of = run.trouble and (string.match(run.trouble, '^[a-z_]+@([^\n]*)\n') or '')
+  if of == path then run.trouble = nil end
+end
+
+local function take_lease(run, holder, path, request, attempts, due, at)
   if holder.token ~= 0 and holder.owner == request.owner then return nil end
   if holder.token ~= 0 and holder.lease_until > at and not is_abandoned(holder, request, at) then
     return {'busy', holder.token, holder.lease_until - at}
@@ -36,22 +41,26 @@ local function take_lease(run, holder, request, attempts, due, at)
   holder.token, holder.owner, holder.message = run.tokens, request.owner, request.message
   holder.retried, holder.lease_until, holder.alive = request.retried, at + request.lease_ms, at
   holder.strikes = holder.strikes + 1
-  run.status, run.trouble = 'running', nil
+  run.status = 'running'
+  forget_trouble(run, path)
   return nil
 end
 
 local function claim(run, request, at)
   if not is_open(run) then return finished(run) end
-  local refused = take_lease(run, run, request, run.attempts, run.due, at)
+  local refused = take_lease(run, run, '', request, run.attempts, run.due, at)
   if not refused then run.dirty = 0 end
   return refused
 end
 
-local function claim_step(run, step, seat, request, at)
+local function claim_step(run, step, seat, path, request, at)
   if not is_open(run) then return finished(run) end
-  if step.ok >= 0 then return {'settled', seat.wake} end
+  if step.ok >= 0 then
+    forget_trouble(run, path)
+    return {'settled', seat.wake}
+  end
   local is_new = seat.owner ~= request.owner or seat.token == 0
-  local refused = take_lease(run, seat, request, step.attempts, step.due, at)
+  local refused = take_lease(run, seat, path, request, step.attempts, step.due, at)
   if not refused and is_new and (seat.strikes > MAX_STRIKES or (request.at_most_once and step.begun ~= 0)) then
     seat.token = 0
     return {'exhausted', seat.strikes}
