@@ -149,6 +149,16 @@ async def test_many_exchanges_run_at_once(transport: PooledTransport) -> None:
         assert {response.status for response in responses} == {200}
 
 
+async def test_no_more_connections_are_opened_to_a_host_than_asked_for() -> None:
+    transport = PooledTransport(connections_per_host_max=3)
+    async with serving(answering(OK)) as peer:
+        responses = await asyncio.gather(*(transport.send(get(peer.url)) for _ in range(20)))
+        assert [response.status for response in responses] == [200] * 20
+        assert len(peer.requests) == 20
+        assert peer.connections <= 3
+    await transport.close()
+
+
 def test_each_event_loop_has_connections_of_its_own() -> None:
     transport = PooledTransport()
 

@@ -47,7 +47,7 @@ def with_console(settings: ConsoleSettings) -> Attach:
             await (server.app if _is_servers(scope) else console)(scope, receive, send)
 
         try:
-            yield Attached(front, console.let_go)
+            yield Attached(front, console.let_go, server.app)
         finally:
             await console.close()
 

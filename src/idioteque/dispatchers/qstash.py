@@ -28,6 +28,7 @@ RETRY_DELAY = "1000 * pow(45, retried)"
 """Milliseconds before each redelivery: 1 s, 45 s, 34 min, so that three retries begin quickly and still span half an
 hour."""
 SEND_ATTEMPTS = 3
+CONNECTIONS_MAX = 64  # a server may well refuse more of one address
 SEND_PAUSE_S = 0.2
 BATCH_MESSAGES_MAX = 500
 BATCH_BYTES_MAX = 4 * 1024 * 1024
@@ -64,7 +65,7 @@ class QStashDispatcher:
         self._token = token or account.token
         self._keys = (current_signing_key or account.current_signing_key, next_signing_key or account.next_signing_key)
         self._retry_delay = retry_delay or RETRY_DELAY
-        self._transport = transport or PooledTransport()
+        self._transport = transport or PooledTransport(connections_per_host_max=CONNECTIONS_MAX)
         self._clock = clock or SystemClock()
         if retries < 0:
             raise ConfigurationError(f"retries must be zero or more, not {retries}")

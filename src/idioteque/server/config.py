@@ -29,7 +29,9 @@ class ServerConfig:
     # What one request may hold
     body_bytes_max: int = 1024 * 1024
     batch_bytes_max: int = 10 * 1024 * 1024
-    url_bytes_max: int = 8192
+    url_bytes_max: int = 8192  # of a destination; the target of a request may be twice as long
+    headers_max: int = 100
+    headers_bytes_max: int = 32 * 1024
     forwarded_headers_max: int = 64
     forwarded_bytes_max: int = 16 * 1024
     schedules_max: int = 10_000
@@ -43,6 +45,13 @@ class ServerConfig:
     wrong_tokens_per_s_max: int = 10  # of one peer; beyond it, a wrong token is answered 429
     messages_per_day_max: int | None = None  # accepted in a day of UTC, as long as the process lives
     management_per_s_max: int | None = None  # requests to everything but publish, enqueue and batch
+
+    # What a connection may take
+    connections_max: int = 1000
+    connections_per_peer_max: int = 100  # of one address; this machine's own are bounded by the former alone
+    head_s: float = 10.0  # for a request to begin and send its headers
+    body_bytes_per_s_min: int = 1024
+    idle_s: float = 60.0  # between two requests, or without taking what it was answered
 
     # How messages are retried
     retries_default: int = 3
@@ -112,7 +121,10 @@ _EXAMPLES = {
     "bool": "true or false",
     "int | None": "a whole number that is not negative, or none",
 }
-_AT_LEAST_ONE = {"attempt_timeout_s", "in_flight_max", "claim_max", "lease_s", "probes_max"}
+_AT_LEAST_ONE = {
+    "connections_max", "connections_per_peer_max", "headers_max", "attempt_timeout_s", "in_flight_max", "claim_max",
+    "lease_s", "probes_max",
+}  # fmt: skip
 _SETTABLE: Mapping[str, str] = {
     field.name: str(field.type)
     for field in fields(ServerConfig)

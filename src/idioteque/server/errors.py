@@ -8,7 +8,12 @@ Refused
 ├── MethodNotAllowed    405
 ├── QuotaExceeded       412  a limit that an operator set
 ├── TooLarge            413
+├── TargetTooLong       414
+├── UnsupportedEncoding 415  a compressed body
+├── ExpectationFailed   417
 ├── TooManyRequests     429
+├── HeadersTooLarge     431
+├── TooManyConnections  503
 └── StorageFull         507  nothing was stored; what is stored already is still delivered
 """
 
@@ -65,6 +70,36 @@ class TooLarge(Refused):
     """The request has more bytes than one of its kind may have."""
 
     status = 413
+
+
+class TargetTooLong(Refused):
+    """The request line holds more bytes than it may."""
+
+    status = 414
+
+
+class UnsupportedEncoding(Refused):
+    """The body is compressed: nobody could say how long it is."""
+
+    status = 415
+
+
+class ExpectationFailed(Refused):
+    """`Expect` asks for what does not exist."""
+
+    status = 417
+
+
+class HeadersTooLarge(Refused):
+    """There are more headers, or longer ones, than a request may have."""
+
+    status = 431
+
+
+class TooManyConnections(Refused):
+    """This server, or this peer, has as many connections as it may have."""
+
+    status = 503
 
 
 class TooManyRequests(Refused):

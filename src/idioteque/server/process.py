@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import uvicorn
 
@@ -22,6 +23,9 @@ from idioteque.database import SqliteDatabase
 from idioteque.errors import ConfigurationError, DatabaseBroken, DatabaseError
 from idioteque.server.app import Server
 from idioteque.server.config import ServerConfig
+from idioteque.server.front.protocol import Connection
+from idioteque.server.front.reception import Limits, Reception, State
+from idioteque.server.front.request import Hot
 
 BACKLOG = 2048
 REQUEST_GRACE_S = 5
@@ -36,10 +40,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """The application to serve; `let_go` ends what would stream for ever, when the process is about to stop."""
+    """The application to serve; `let_go` ends what would stream for ever, when the process is about to stop.
+
+    `hot` answers some requests without it.
+    """
 
     app: Callable[..., Awaitable[None]]
     let_go: Callable[[], None]
+    hot: Hot | None = None
 
 
 Attach = Callable[[Server, str], AbstractAsyncContextManager[Attached]]
@@ -49,7 +57,7 @@ Attach = Callable[[Server, str], AbstractAsyncContextManager[Attached]]
 @contextlib.asynccontextmanager
 async def alone(server: Server, url: str) -> AsyncGenerator[Attached, None]:
     """Serve the server as it is."""
-    yield Attached(server.app, lambda: None)
+    yield Attached(server.app, lambda: None, server.app)
 
 
 def run(config: ServerConfig, say: Say, attach: Attach | None = None) -> int:
@@ -117,7 +125,8 @@ async def _serve(config: ServerConfig, listener: socket.socket, say: Say, attach
     failed: list[DatabaseBroken] = []
     try:
         async with attach(server, url) as attached:
-            web = web_server(attached, lambda: say(f"idioteque is running at {url}"))
+            limits = Limits.of(config)
+            web = web_server(attached, lambda: say(f"idioteque is running at {url}"), limits)
             _watch(server, web, failed)
             await _serve_until_told(web, listener)
     finally:
@@ -146,12 +155,17 @@ async def serve_app(attached: Attached, listener: socket.socket, ready: Callable
     await _serve_until_told(web_server(attached, ready), listener)
 
 
-def web_server(attached: Attached, ready: Callable[[], None]) -> _WebServer:
+def web_server(attached: Attached, ready: Callable[[], None], limits: Limits = Limits()) -> _WebServer:  # noqa: B008
     """Return the web server for an application; `ready` is called when it accepts connections."""
+    reception = Reception(attached.app, attached.hot, limits)
+
+    def connection(server_state: State, **_: object) -> Connection:
+        return Connection(reception, server_state)
+
     config = uvicorn.Config(
         attached.app,
         loop="none",
-        http="httptools",  # h11 leaves absolute-form targets in `raw_path`
+        http=cast(type[asyncio.Protocol], connection),
         ws="none",
         lifespan="off",
         log_config=None,

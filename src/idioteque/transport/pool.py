@@ -28,10 +28,16 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class PooledTransport:
-    """An `HttpTransport` of HTTP/1.1; `check_address` may refuse any address that is about to be connected to."""
+    """An `HttpTransport` of HTTP/1.1; `check_address` may refuse any address that is about to be connected to.
 
-    def __init__(self, check_address: AddressCheck | None = None) -> None:
+    It opens at most so many connections to one host; what goes beyond them waits.
+    """
+
+    def __init__(
+        self, check_address: AddressCheck | None = None, *, connections_per_host_max: int = CONNECTIONS_PER_HOST_MAX
+    ) -> None:
         self._check = check_address
+        self._connections_per_host_max = connections_per_host_max
         self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = weakref.WeakKeyDictionary()
         self._keepers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncGenerator[None]] = (
             weakref.WeakKeyDictionary()
@@ -74,7 +80,7 @@ class PooledTransport:
             raise ExchangeTimeout(f"{target.where} did not answer within {timeout_s:g} s") from None
 
     async def _pool(self, loop: asyncio.AbstractEventLoop) -> _Pool:
-        pool = self._pools[loop] = _Pool(loop)
+        pool = self._pools[loop] = _Pool(loop, self._connections_per_host_max)
         keeper = self._keepers[loop] = self._keep(loop, pool)
         await anext(keeper)
         return pool
@@ -123,8 +129,9 @@ class _Host:
 class _Pool:
     """The connections of one event loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, connections_per_host_max: int) -> None:
         self._loop = loop
+        self._connections_per_host_max = connections_per_host_max
         self._hosts: dict[tuple[bool, str, int], _Host] = {}
         self._open: set[Connection] = set()
         self._sweeping: asyncio.TimerHandle | None = None
@@ -134,7 +141,7 @@ class _Pool:
         host = self._hosts.get(target.pool)
         if host is None:
             host = self._hosts[target.pool] = _Host()
-        if host.used >= CONNECTIONS_PER_HOST_MAX:
+        if host.used >= self._connections_per_host_max:
             await self._turn(host)
         host.used += 1
         idle_since_min = self._loop.time() - KEEP_ALIVE_S

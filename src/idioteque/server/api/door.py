@@ -1,19 +1,24 @@
-"""The server's front door, plain ASGI: it lets in who has a token, serves the hot endpoints, hands on the rest."""
+"""The server's front door: it lets in who has a token, serves the hot endpoints, hands on the rest.
+
+It is an ASGI application and, for `server/front`, what answers hot requests without one (`Hot`).
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import cast
 from urllib.parse import unquote
 
 from starlette.types import ASGIApp
 
 from idioteque.errors import DatabaseError
-from idioteque.server.api.reply import Disconnected, Receive, Scope, Send, read_body, send_error, send_json
+from idioteque.server.api.reply import Disconnected, Receive, Scope, Send, error_json, read_body, send_json
 from idioteque.server.api.services import bearer_token
 from idioteque.server.config import ServerConfig
 from idioteque.server.core.allowance import Allowance
@@ -25,11 +30,13 @@ from idioteque.server.core.resolution import Resolution
 from idioteque.server.core.schedules import Schedules, asks_for_schedule
 from idioteque.server.core.url_groups import Addressed, UrlGroups, fan_out_bytes
 from idioteque.server.errors import BadRequest, Forbidden, MethodNotAllowed, Refused, TooLarge
+from idioteque.server.front.request import Answer, Request
 from idioteque.server.model import Accepted
 from idioteque.server.wire.headers import Pairs
 from idioteque.server.wire.publish import Order, batch_order, latin_pairs, with_query
 from idioteque.server.wire.shapes import accepted_json, group_accepted_json
 from idioteque.server.wire.target import parse_target, query_token
+from idioteque.transport import Headers
 
 PUBLISH = b"/v2/publish/"
 ENQUEUE = b"/v2/enqueue/"
@@ -40,14 +47,14 @@ SCHEDULE_VERB = re.compile(rb"/v2/schedules/[A-Za-z0-9._%-]+/(?:pause|resume)") 
 KEYS = "/v2/keys"
 READING_METHODS = ("GET", "HEAD", "OPTIONS")
 
-Endpoint = Callable[[Scope, Mapping[bytes, bytes], Receive], Awaitable[tuple[int, str]]]
-"""Answers a request, whose headers it is given by name, with a status and a JSON text."""
+Endpoint = Callable[[Request], Awaitable[tuple[int, str]]]
+"""Answers a request with a status and a JSON text."""
 
 logger = logging.getLogger("idioteque.server")
 
 
 class Door:
-    """The ASGI application. `rest` serves every path that is not hot; under `/v2` it sees admitted requests only."""
+    """The way in. `rest` serves every path that is not hot; under `/v2` it sees admitted requests only."""
 
     def __init__(
         self,
@@ -72,6 +79,7 @@ class Door:
         self._schedules = schedules
         self._publisher = publisher
         self._rest = rest
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -79,36 +87,98 @@ class Door:
             return
         try:
             await self._serve(scope, receive, send)
-        except Refused as refusal:
-            self._metrics.refusals[refusal.status] += 1
-            await send_error(send, refusal.status, str(refusal), refusal.headers)
         except Disconnected:
             return
-        except DatabaseError as error:
+        except (Refused, DatabaseError) as error:
+            await send_json(send, *self._failure(error))
+
+    def room(self, request: Request) -> int | None:
+        path = request.path
+        is_batch = path == BATCH
+        if not (is_batch or path.startswith((PUBLISH, ENQUEUE))):
+            return None
+        self._admit(request)
+        _check_method(request)
+        return self._config.batch_bytes_max if is_batch else self._config.body_bytes_max
+
+    def begin(self, request: Request, answer: Answer) -> None:
+        try:
+            storing = self._begin(request)
+        except Exception as error:
+            answer(*self._failure(error))
+            return
+        if storing is not None:
+            storing.add_done_callback(partial(self._answer_stored, answer))
+            return
+        task = asyncio.get_running_loop().create_task(self._answer(request, answer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def refused(self, status: int) -> None:
+        self._metrics.refusals[status] += 1
+
+    def _begin(self, request: Request) -> asyncio.Future[Sequence[Accepted]] | None:
+        """Begin to store a message for a URL; None, and nothing begun, where more than one draft has to be made."""
+        if request.path == BATCH or self._resolution.is_wanted:
+            return None
+        order = self._enqueued(request) if request.path.startswith(ENQUEUE) else self._order(PUBLISH, request)
+        is_hot = self._queues.is_known(order.queue) if order.queue is not None else not _is_schedule(order, request)
+        draft = self._url_groups.draft_of(order) if is_hot else None
+        return None if draft is None else self._publisher.begin((draft,))
+
+    def _answer_stored(self, answer: Answer, storing: asyncio.Future[Sequence[Accepted]]) -> None:
+        error = storing.exception()
+        if error is None:
+            answer(*_accepted(storing.result(), is_group=False))
+        else:
+            answer(*self._failure(error))
+
+    async def _answer(self, request: Request, answer: Answer) -> None:
+        endpoint = self._endpoint(request.path, request.method)
+        assert endpoint is not None
+        try:
+            status, text = await endpoint(request)
+        except Exception as error:
+            answer(*self._failure(error))
+        else:
+            answer(status, text)
+
+    def _failure(self, error: BaseException) -> tuple[int, str, Headers]:
+        """Return the answer to a request that failed."""
+        if isinstance(error, Refused):
+            self.refused(error.status)
+            return error.status, error_json(str(error)), error.headers
+        if isinstance(error, DatabaseError):
             logger.error("a request failed: %s", error)
-            await send_error(send, 503, "the server cannot store anything at the moment; try again")
+            return 503, error_json("the server cannot store anything at the moment; try again"), ()
+        logger.error("a request failed in an unforeseen way", exc_info=error)
+        return 500, error_json("the server failed; its log says how"), ()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path: bytes = scope["raw_path"]
-        if not (path.startswith(b"/v2/") or path == b"/v2"):
+        request = request_of(scope)
+        if not (request.path.startswith(b"/v2/") or request.path == b"/v2"):
             await self._rest(scope, receive, send)
             return
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        role = self._credentials.role(self._token(headers, scope), _peer(scope))
-        if role is not Role.ADMIN:
-            if scope["method"] not in READING_METHODS:
-                raise Forbidden("this token may only read")
-            if scope["path"].startswith(KEYS):
-                raise Forbidden("this token may not read the signing keys: who has them can sign")
-        endpoint = self._endpoint(path, scope["method"])
+        self._admit(request)
+        endpoint = self._endpoint(request.path, request.method)
         if endpoint is None:
             self._management.take()
             await self._rest(scope, receive, send)
             return
-        if scope["method"] != "POST":
-            raise MethodNotAllowed(f"{scope['method']} is not allowed here; use POST")
-        status, text = await endpoint(scope, headers, receive)
+        _check_method(request)
+        bytes_max = self._config.batch_bytes_max if request.path == BATCH else self._config.body_bytes_max
+        request.body = await read_body(dict(request.headers), receive, bytes_max)
+        status, text = await endpoint(request)
         await send_json(send, status, text)
+
+    def _admit(self, request: Request) -> None:
+        """Raise `Refused` for a request whose token does not allow it."""
+        if self._credentials.role(self._token(request), request.peer) is Role.ADMIN:
+            return
+        if request.method not in READING_METHODS:
+            raise Forbidden("this token may only read")
+        if request.plain_path.startswith(KEYS):
+            raise Forbidden("this token may not read the signing keys: who has them can sign")
 
     def _endpoint(self, path: bytes, method: str) -> Endpoint | None:
         """Return the endpoint of a path, or None for `rest`: here are the hot ones and those with raw targets."""
@@ -122,46 +192,43 @@ class Door:
             return self._schedule
         return None
 
-    async def _publish(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> tuple[int, str]:
-        order = await self._order(PUBLISH, scope, headers, receive)
-        if (CRON in headers or scope["query_string"]) and asks_for_schedule(order.headers):
+    async def _publish(self, request: Request) -> tuple[int, str]:
+        order = self._order(PUBLISH, request)
+        if _is_schedule(order, request):
             return await self._create_schedule(order)
         return await self._accept(order)
 
-    async def _enqueue(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> tuple[int, str]:
-        name = scope["raw_path"][len(ENQUEUE) :].partition(b"/")[0]
-        order = await self._order(ENQUEUE + name + b"/", scope, headers, receive)
-        return await self._accept(replace(order, queue=unquote(_ascii(name))))
+    async def _enqueue(self, request: Request) -> tuple[int, str]:
+        return await self._accept(self._enqueued(request))
 
     async def _accept(self, order: Order) -> tuple[int, str]:
         drafts, is_group = await self._address(order)
-        accepted = await self._publisher.publish(drafts)
-        status = 202 if all(each.deduplicated for each in accepted) else 200
-        return status, _reply(accepted, is_group)
+        return _accepted(await self._publisher.publish(drafts), is_group=is_group)
 
-    async def _schedule(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> tuple[int, str]:
+    async def _schedule(self, request: Request) -> tuple[int, str]:
         self._management.take()
-        return await self._create_schedule(await self._order(SCHEDULES, scope, headers, receive))
+        return await self._create_schedule(self._order(SCHEDULES, request))
 
     async def _create_schedule(self, order: Order) -> tuple[int, str]:
         return 200, json.dumps({"scheduleId": await self._schedules.create(order)}, separators=(",", ":"))
 
-    async def _order(self, prefix: bytes, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> Order:
+    def _order(self, prefix: bytes, request: Request) -> Order:
         """Return what the rest of the target, the headers and the body ask to publish."""
-        target = parse_target(_ascii(scope["raw_path"][len(prefix) :]), _ascii(scope["query_string"]))
-        pairs: Pairs = latin_pairs(scope["headers"])
+        target = parse_target(_ascii(request.path[len(prefix) :]), _ascii(request.query))
+        pairs: Pairs = latin_pairs(request.headers)
         if target.configuration:
             pairs = with_query(pairs, target.configuration)
-        body = await read_body(headers, receive, self._config.body_bytes_max)
-        return Order(target.destination, pairs, body, _peer(scope))
+        return Order(target.destination, pairs, request.body, request.peer)
 
-    async def _batch(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive) -> tuple[int, str]:
-        body = await read_body(headers, receive, self._config.batch_bytes_max)
-        peer = _peer(scope)
+    def _enqueued(self, request: Request) -> Order:
+        name = request.path[len(ENQUEUE) :].partition(b"/")[0]
+        return replace(self._order(ENQUEUE + name + b"/", request), queue=unquote(_ascii(name)))
+
+    async def _batch(self, request: Request) -> tuple[int, str]:
         read: list[Addressed | str] = []
         room_bytes = self._config.fan_out_bytes_max
-        for item in parse_batch(body):
-            addressed = await self._item(item, peer, room_bytes)
+        for item in parse_batch(request.body):
+            addressed = await self._item(item, request.peer, room_bytes)
             room_bytes -= 0 if isinstance(addressed, str) else fan_out_bytes(addressed)
             read.append(addressed)
         drafts = [draft for item in read if not isinstance(item, str) for draft in item[0]]
@@ -183,7 +250,7 @@ class Door:
             for draft in addressed[0]:
                 self._publisher.check(draft)
         except Refused as refusal:
-            return json.dumps({"error": str(refusal)}, separators=(",", ":"))
+            return error_json(str(refusal))
         return addressed
 
     async def _address(self, order: Order) -> Addressed:
@@ -195,12 +262,33 @@ class Door:
             await self._resolution.check(addressed[0])
         return addressed
 
-    def _token(self, headers: Mapping[bytes, bytes], scope: Scope) -> str | None:
-        given = headers.get(b"authorization")
+    def _token(self, request: Request) -> str | None:
+        given = request.header(b"authorization")
         if given is not None:
             return bearer_token(given.decode("latin-1"))
-        query: bytes = scope["query_string"]
+        query = request.query
         return query_token(query.decode("latin-1")) if query and self._config.token_in_query else None
+
+
+def request_of(scope: Scope) -> Request:
+    """Return what an ASGI scope says of a request, whose body is not read yet."""
+    client: tuple[str, int] | None = scope.get("client")
+    peer = client[0] if client else ""
+    return Request(scope["method"], scope["raw_path"], scope["query_string"], scope["headers"], peer)
+
+
+def _check_method(request: Request) -> None:
+    if request.method != "POST":
+        raise MethodNotAllowed(f"{request.method} is not allowed here; use POST")
+
+
+def _is_schedule(order: Order, request: Request) -> bool:
+    return (bool(request.query) or request.header(CRON) is not None) and asks_for_schedule(order.headers)
+
+
+def _accepted(accepted: Sequence[Accepted], *, is_group: bool) -> tuple[int, str]:
+    status = 202 if all([each.deduplicated for each in accepted]) else 200  # noqa: C419 - the list is one long
+    return status, _reply(accepted, is_group)
 
 
 def _reply(accepted: Sequence[Accepted], is_group: bool) -> str:
@@ -223,8 +311,3 @@ def _ascii(raw: bytes) -> str:
         return raw.decode("ascii")
     except UnicodeDecodeError:
         raise BadRequest("the request target must be ASCII; percent-encode everything else") from None
-
-
-def _peer(scope: Scope) -> str:
-    client: tuple[str, int] | None = scope.get("client")
-    return client[0] if client else ""

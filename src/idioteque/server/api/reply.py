@@ -29,9 +29,14 @@ async def send_json(send: Send, status: int, text: str, headers: Headers = ()) -
     await send({"type": "http.response.body", "body": body})
 
 
+def error_json(error: str) -> str:
+    """Return `{"error": …}`."""
+    return json.dumps({"error": error}, separators=(",", ":"))
+
+
 async def send_error(send: Send, status: int, error: str, headers: Headers = ()) -> None:
     """Send `{"error": …}`."""
-    await send_json(send, status, json.dumps({"error": error}, separators=(",", ":")), headers)
+    await send_json(send, status, error_json(error), headers)
 
 
 async def read_body(headers: Mapping[bytes, bytes], receive: Receive, bytes_max: int) -> bytes:

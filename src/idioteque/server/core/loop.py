@@ -61,12 +61,12 @@ class Gathering(Generic[Item, Result]):
         self._waiting: list[tuple[Item, asyncio.Future[Result] | None]] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def add(self, item: Item) -> Result:
-        """Return the result of an item; an error of its list is raised to each of it."""
+    def add(self, item: Item) -> asyncio.Future[Result]:
+        """Return the result of an item, when it is there; an error of its list is an error of each of it."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         self._start()
-        return await future
+        return future
 
     def put(self, item: Item) -> None:
         """Add an item whose result nobody waits for; `work` must deal with its own errors."""

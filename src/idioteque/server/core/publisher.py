@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from idioteque.database import Database, Transaction
@@ -34,10 +35,14 @@ class Publisher:
         Raise `StorageFull` when there is no room, `TooManyRequests` when the day's allowance is used up; then nothing
         is stored.
         """
+        return await self.begin(drafts)
+
+    def begin(self, drafts: Sequence[Draft]) -> asyncio.Future[Sequence[Accepted]]:
+        """Do as `publish`, without waiting for it."""
         for draft in drafts:
             self._admission.check(draft)
         self._daily.take(len(drafts))
-        return await self._gathering.add(drafts)
+        return self._gathering.add(drafts)
 
     async def publish_with(self, drafts: Sequence[Draft], change: Callable[[Transaction, Sequence[str]], bool]) -> bool:
         """Store messages in one transaction with a change, which is told their ids and may say no.

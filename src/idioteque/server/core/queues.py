@@ -52,6 +52,10 @@ class Queues:
         self._operations = operations
         self._known: set[str] = set()
 
+    def is_known(self, name: str) -> bool:
+        """Whether a queue was checked before."""
+        return name in self._known
+
     async def check(self, name: str) -> None:
         """Raise `BadRequest` for a name that no queue may have, `QuotaExceeded` for one too many.
 

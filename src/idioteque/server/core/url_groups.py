@@ -36,6 +36,10 @@ class UrlGroups:
         self._clock = clock
         self._reader = reader
 
+    def draft_of(self, order: Order) -> Draft | None:
+        """Return the draft of an order for a URL, None for a URL group; raise `Refused` for a bad one."""
+        return self._reader.draft(order) if group_name(order.destination) is None else None
+
     async def address(self, order: Order) -> Addressed:
         """Return the drafts of an order; raise `Refused` for a bad one, and for a group that does not exist."""
         name = group_name(order.destination)

@@ -1,0 +1,1 @@
+"""HTTP as it comes in: framing, limits and the order of replies, below the API and above the sockets."""

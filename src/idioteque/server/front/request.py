@@ -1,0 +1,160 @@
+"""A request as it stands on the wire, and what is refused before anybody looks at what it asks for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import unquote
+
+import httptools
+
+from idioteque.server.errors import (
+    BadRequest,
+    ExpectationFailed,
+    HeadersTooLarge,
+    Refused,
+    TargetTooLong,
+    UnsupportedEncoding,
+)
+from idioteque.transport import Headers
+
+VERSIONS = frozenset(("1.1", "1.0"))
+_HOST = re.compile(rb"[!-~]*")
+
+
+@dataclass(slots=True)
+class Request:
+    """A request; `path` and `query` are those of its target, as written, and header names are in lower case."""
+
+    method: str
+    path: bytes
+    query: bytes
+    headers: list[tuple[bytes, bytes]]
+    peer: str = ""
+    body: bytes = b""
+
+    def header(self, name: bytes) -> bytes | None:
+        """Return the first value of a header, or None."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+    @property
+    def plain_path(self) -> str:
+        """The path, its escapes resolved."""
+        return unquote(self.path.decode("latin-1"))
+
+
+class Answer(Protocol):
+    """Called with status, JSON text and further headers, once."""
+
+    def __call__(self, status: int, text: str, headers: Headers = ()) -> None: ...
+
+
+class Hot(Protocol):
+    """Who answers requests that need no application around them."""
+
+    def room(self, request: Request) -> int | None:
+        """Return how long the body of such a request may be, by its head alone; None leaves it to the application.
+
+        Raise `Refused` for one that is not let in.
+        """
+        ...
+
+    def begin(self, request: Request, answer: Answer) -> None:
+        """Do what a request asks for that `room` was found for, and answer it then."""
+        ...
+
+    def refused(self, status: int) -> None:
+        """Hear of a request that was refused before, or after `room` was asked for."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HeadLimits:
+    """How long the head of a request may be."""
+
+    url_bytes_max: int = 16 * 1024
+    headers_max: int = 100
+    headers_bytes_max: int = 32 * 1024
+
+
+def read_head(
+    method: bytes, target: bytes, version: str, headers: list[tuple[bytes, bytes]], limits: HeadLimits, peer: str
+) -> Request:
+    """Return the request of a head that parser and protocol agree about; raise `Refused` for any other.
+
+    What two readers might take for different requests is refused, not mended (RFC 9112, sections 3.2 and 6.3).
+    """
+    if len(target) > limits.url_bytes_max:
+        raise TargetTooLong(f"the request target is longer than {limits.url_bytes_max} bytes")
+    if len(headers) > limits.headers_max:
+        raise HeadersTooLarge(f"there are more than {limits.headers_max} headers")
+    if version not in VERSIONS:
+        raise BadRequest("this server speaks HTTP/1.1")
+    hosts = 0
+    length = 0
+    for name, value in headers:
+        length += len(name) + len(value)
+        check = _CHECKS.get(name)
+        if check is not None:
+            check(value, version)
+        elif name == b"host":
+            hosts += 1
+            if _HOST.fullmatch(value) is None:
+                raise BadRequest("invalid Host header")
+    if length > limits.headers_bytes_max:
+        raise HeadersTooLarge(f"the headers are longer than {limits.headers_bytes_max} bytes")
+    if hosts > 1 or (not hosts and version == "1.1"):
+        raise BadRequest("a request has one Host header")
+    path, query = _parts(target)
+    return Request(method.decode("latin-1"), path, query, headers, peer)
+
+
+def check_upgrade(request: Request) -> None:
+    """Refuse a body beside `Upgrade`, which the parser takes for another protocol's first bytes."""
+    length = request.header(b"content-length")
+    if request.method == "CONNECT" or (length or b"0").strip(b"0") or request.header(b"transfer-encoding"):
+        raise BadRequest("this server speaks HTTP/1.1 only: send no Upgrade header with a body")
+
+
+def refusal_of(error: Exception) -> Refused:
+    """Return what is answered to bytes that the parser does not take for a request."""
+    if isinstance(error, httptools.HttpParserInvalidMethodError):
+        return BadRequest("invalid HTTP request: no method that this server knows")
+    return BadRequest(f"invalid HTTP request: {error}")
+
+
+def _parts(target: bytes) -> tuple[bytes, bytes]:
+    """Return path and query of a target in origin form or, as proxies write it, in absolute form."""
+    target = target.partition(b"#")[0]
+    if not target.startswith(b"/"):
+        try:
+            parsed = httptools.parse_url(target)
+        except httptools.HttpParserInvalidURLError:
+            raise BadRequest("invalid request target") from None
+        if b"://" not in target:
+            raise BadRequest("invalid request target: it must begin with a slash")
+        return parsed.path or b"/", parsed.query or b""
+    path, _, query = target.partition(b"?")
+    return path, query
+
+
+def _check_encoding(value: bytes, _version: str) -> None:
+    if value.strip().lower() not in (b"", b"identity"):
+        raise UnsupportedEncoding("a body must be sent as it is: Content-Encoding is not supported")
+
+
+def _check_transfer(value: bytes, version: str) -> None:
+    if version != "1.1" or value.strip().lower() != b"chunked":
+        raise BadRequest("Transfer-Encoding must be chunked, in HTTP/1.1")
+
+
+def _check_expect(value: bytes, _version: str) -> None:
+    if value.strip().lower() != b"100-continue":
+        raise ExpectationFailed("the only expectation that can be met is 100-continue")
+
+
+_CHECKS = {b"content-encoding": _check_encoding, b"transfer-encoding": _check_transfer, b"expect": _check_expect}
