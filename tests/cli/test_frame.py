@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import platform
 import subprocess
 import sys
 from importlib import metadata
@@ -37,6 +39,8 @@ def test_version_names_the_installed_version() -> None:
     result = CliRunner().invoke(main, ["version"])
     assert result.exit_code == 0
     assert metadata.version("idioteque") in result.stdout
+    twin = CliRunner().invoke(main, ["version", "--json"])
+    assert json.loads(twin.stdout) == {"idioteque": metadata.version("idioteque"), "python": platform.python_version()}
 
 
 def test_the_module_runs_as_a_program() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,9 @@ from typing import Any
 
 from idioteque.client import usable
 from idioteque.database import sqlite_path
-from idioteque.dispatcher import Dispatcher, Outgoing
+from idioteque.dispatcher import Dispatcher
 from idioteque.dispatchers import QStashDispatcher
-from idioteque.durations import Duration
+from idioteque.dispatchers.unmounted import Unmounted
 from idioteque.environment import account_from
 from idioteque.errors import ConfigurationError, InvalidValue, first_line
 from idioteque.runs import Runs
@@ -47,7 +47,7 @@ class Place:
             if self.store is not None or self.mount_url is not None:
                 raise InvalidValue("--app knows its store and its mount; give it alone")
             return imported_worker(self.app)
-        dispatcher: Dispatcher = Unmounted()
+        dispatcher: Dispatcher = Unmounted(NO_MOUNT)
         if self.mount_url is not None:
             dispatcher = QStashDispatcher(mount_url=self.mount_url)
         return Worker(events_schema=dict[str, Any], store=self._store_url(), dispatcher=dispatcher)
@@ -63,26 +63,6 @@ class Place:
                 f"there is no file {sqlite_path(url)!r}; a command looks at runs and makes no store"
             )
         return url
-
-
-class Unmounted:
-    """A dispatcher for commands that send nothing, as a rule."""
-
-    async def dispatch(
-        self,
-        data: object,
-        *,
-        retries: int | None = None,
-        delay: Duration | None = None,
-        deduplication_id: str | None = None,
-    ) -> str:
-        raise ConfigurationError(NO_MOUNT)
-
-    async def send(self, messages: Sequence[Outgoing]) -> Sequence[str]:
-        raise ConfigurationError(NO_MOUNT)
-
-    async def close(self) -> None:
-        return
 
 
 @asynccontextmanager

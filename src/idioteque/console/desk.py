@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from idioteque.clock import Clock
-from idioteque.dispatcher import Dispatcher, EventEnvelope, Outgoing
+from idioteque.dispatcher import Dispatcher, EventEnvelope
 from idioteque.dispatchers.qstash import QStashDispatcher
-from idioteque.durations import Duration
+from idioteque.dispatchers.unmounted import Unmounted
 from idioteque.engine import Outbox
 from idioteque.errors import ConfigurationError
 from idioteque.events import EventsSchema
@@ -71,27 +71,7 @@ class RunsDesk:
 
     def _dispatcher(self, mount_url: str | None, token: str) -> Dispatcher:
         if mount_url is None:
-            return Unmounted()
+            return Unmounted(NO_MOUNT)
         return QStashDispatcher(
             mount_url=mount_url, token=token, url=self._api_url, transport=self._transport, clock=self._clock
         )
-
-
-class Unmounted:
-    """A dispatcher for those who only look."""
-
-    async def dispatch(
-        self,
-        data: object,
-        *,
-        retries: int | None = None,
-        delay: Duration | None = None,
-        deduplication_id: str | None = None,
-    ) -> str:
-        raise ConfigurationError(NO_MOUNT)
-
-    async def send(self, messages: Sequence[Outgoing]) -> Sequence[str]:
-        raise ConfigurationError(NO_MOUNT)
-
-    async def close(self) -> None:
-        return
