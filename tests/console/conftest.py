@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.console.browse import Visitor, fill_store
 from tests.destination import Destination, open_destination
 from tests.processes import ServerProcess, start_server
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+WAIT_MS = 30_000
 READONLY = "readonly-token-of-the-tests"
 
 
@@ -32,16 +37,17 @@ class Place:
 
     def publish(self, path: str = "/hook", body: bytes = b"", **headers: str) -> str:
         """Publish to the destination, by the API; return the message's id."""
+        text = self.call(f"/v2/publish/{self.destination.url}{path}", body, **headers)
+        return text.split('"messageId":"')[1].split('"')[0]
+
+    def call(self, path: str, body: bytes = b"", **headers: str) -> str:
+        """Post to the API, with headers that begin with `Upstash-`; return what it says."""
         named = {f"Upstash-{name.replace('_', '-')}": value for name, value in headers.items()}
-        request = urllib.request.Request(
-            f"{self.server.url}/v2/publish/{self.destination.url}{path}",
-            body,
-            {"Authorization": f"Bearer {self.server.token}", **named},
-            method="POST",
-        )
+        own = {"Authorization": f"Bearer {self.server.token}", "Content-Type": "application/json"}
+        request = urllib.request.Request(self.server.url + path, body, {**own, **named}, method="POST")
         with urllib.request.urlopen(request, timeout=30) as answer:
             text: str = answer.read().decode()
-        return text.split('"messageId":"')[1].split('"')[0]
+        return text
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +61,42 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             yield Place(server, destination, ids)
         finally:
             assert server.stop() == 0
+
+
+def browser_path() -> str:
+    given = os.environ.get("IDIOTEQUE_TEST_CHROMIUM")
+    found = given or next(filter(None, map(shutil.which, BROWSERS)), None)
+    assert found, "these tests need Chromium: install it, or set IDIOTEQUE_TEST_CHROMIUM to its path"
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=browser_path(), args=["--no-sandbox", "--disable-gpu"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Browser, place: Place) -> Iterator[Page]:
+    """A page that has logged in; whatever the browser complains about fails the test."""
+    context = browser.new_context()
+    context.set_default_timeout(WAIT_MS)
+    page = context.new_page()
+    complaints: list[str] = []
+
+    def complain(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            complaints.append(message.text)
+
+    page.on("console", complain)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.goto(place.server.url)
+    page.get_by_label("The server's token").fill(place.server.token)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    yield page
+    context.close()
+    assert complaints == []

@@ -14,7 +14,7 @@ from playwright.sync_api import sync_playwright
 
 from tests.console import shop
 from tests.console.browse import Visitor
-from tests.console.test_browser import browser_path
+from tests.console.conftest import browser_path
 from tests.destination import Received, open_destination, until
 from tests.processes import ServerProcess, start_server
 

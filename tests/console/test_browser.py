@@ -2,61 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_core_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from tests.console.conftest import Place
 from tests.console.test_pages import PAGES
 from tests.destination import until
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-WAIT_MS = 30_000
-
-
-def browser_path() -> str:
-    given = os.environ.get("IDIOTEQUE_TEST_CHROMIUM")
-    found = given or next(filter(None, map(shutil.which, BROWSERS)), None)
-    assert found, "these tests need Chromium: install it, or set IDIOTEQUE_TEST_CHROMIUM to its path"
-    return found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=browser_path(), args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def page(browser: Browser, place: Place) -> Iterator[Page]:
-    """A page that has logged in; whatever the browser complains about fails the test."""
-    context = browser.new_context()
-    context.set_default_timeout(WAIT_MS)
-    page = context.new_page()
-    complaints: list[str] = []
-
-    def complain(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            complaints.append(message.text)
-
-    page.on("console", complain)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialog: dialog.accept())
-    page.goto(place.server.url)
-    page.get_by_label("The server's token").fill(place.server.token)
-    page.get_by_role("button", name="Log in").click()
-    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
-    yield page
-    context.close()
-    assert complaints == []
 
 
 def violations(page: Page) -> list[str]:

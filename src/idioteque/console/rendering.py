@@ -44,6 +44,11 @@ def utc_text(at_ms: int) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S}.{at_ms % 1000:03d} UTC"
 
 
+def utc_minute(at_ms: int) -> str:
+    """Return a moment in UTC to the minute, where nothing is more exact."""
+    return f"{utc_text(at_ms)[:16]} UTC"
+
+
 def duration(ms: int | None) -> str:
     """Return a span of time in two units at most: `340 ms`, `1.24 s`, `3 m 12 s`, `2 d 4 h`."""
     if ms is None:
@@ -111,7 +116,9 @@ def make_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: dict[str, Callable[..., object]] = {"when": when, "duration": duration, "size": size, "segment": segment}
+    filters: dict[str, Callable[..., object]] = {
+        "when": when, "utc": utc_minute, "duration": duration, "size": size, "segment": segment,
+    }  # fmt: skip
     for name, function in filters.items():
         environment.filters[name] = function  # pyright: ignore[reportUnknownMemberType] - the library's own
     return environment

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import cast
 
 from idioteque.client import ApiRefusal, Json
 from idioteque.console.entries import forwarded, headers_of, items, number, plain_body, text
 from idioteque.console.frame import Answer, Done, Page, Screen, Visit
+from idioteque.cron import parse_cron
 from idioteque.errors import InvalidValue
+
+NEXT_TICKS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A moment at which a schedule is due, also as the clocks of its zone show it."""
+
+    at_ms: int
+    local: str
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A schedule; `states` are those of the messages that it made last."""
+    """A schedule; `states` are those of the messages that it made last, `ticks` what comes next, as its cron says."""
 
     id: str
     cron: str
     destination: str
     is_paused: bool
     next_at_ms: int
+    ticks: tuple[Tick, ...]
     last_at_ms: int
     states: tuple[str, ...]
     error: str
@@ -101,11 +114,27 @@ async def list_schedules(visit: Visit) -> Answer:
     return Page("schedules.html", SchedulesView(tuple(
         Schedule(
             text(row, "scheduleId"), text(row, "cron"), text(row, "destination"), bool(row.get("isPaused")),
-            number(row, "nextScheduleTime"), number(row, "lastScheduleTime"),
+            number(row, "nextScheduleTime"), ticks_of(text(row, "cron"), number(row, "nextScheduleTime")),
+            number(row, "lastScheduleTime"),
             tuple(str(state) for state in _values(row.get("lastScheduleStates"))), text(row, "error"),
         )
         for row in found
     )))  # fmt: skip
+
+
+def ticks_of(cron: str, next_at_ms: int) -> tuple[Tick, ...]:
+    """Return the next ticks from the first on; none when it has none, or when the cron is of another make."""
+    try:
+        parsed = parse_cron(cron)
+    except InvalidValue:
+        return ()
+    found: list[Tick] = []
+    at_ms: int | None = next_at_ms or None
+    while at_ms is not None and len(found) < NEXT_TICKS:
+        local = datetime.fromtimestamp(at_ms / 1000, parsed.zone)
+        found.append(Tick(at_ms, f"{local:%a %d %b %Y %H:%M} {local.tzname()}"))
+        at_ms = parsed.next_ms(at_ms)
+    return tuple(found)
 
 
 def _values(value: object) -> tuple[object, ...]:

@@ -10,12 +10,13 @@ function busy(main) {
 }
 
 function swap(main, html) {
-  const open = [...main.querySelectorAll("details")].map((one) => one.open);
+  const nameOf = (details, place) => details.dataset.keep ?? place;
+  const open = new Map([...main.querySelectorAll("details")].map((one, place) => [nameOf(one, place), one.open]));
   const notices = [...main.querySelectorAll(":scope > .notice[role=alert]")];
   const focusedName = main.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
   main.innerHTML = html;
   main.prepend(...notices);
-  main.querySelectorAll("details").forEach((one, place) => { one.open = open[place] ?? one.open; });
+  main.querySelectorAll("details").forEach((one, place) => { one.open = open.get(nameOf(one, place)) ?? one.open; });
   if (focusedName) main.querySelector(`a[href="${CSS.escape(focusedName)}"]`)?.focus();
   tellTimes();
   restore();
