@@ -318,7 +318,7 @@ def test_an_app_brings_its_own_store_and_mount(
         ("shop_of_runs:number", "is a int, not a Worker"),
         ("shop_of_runs:missing", "cannot be loaded"),
         ("no_such_module:worker", "cannot be loaded"),
-        ("shop_of_runs", "takes MODULE:WORKER"),
+        ("shop_of_runs", "write MODULE:WORKER"),
     ):
         result = run("runs", "list", "--app", app)
         assert result.exit_code == 2
