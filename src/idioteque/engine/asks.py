@@ -16,6 +16,7 @@ from idioteque.function import Published
 from idioteque.ids import derived_id
 from idioteque.paths import Path, path_text
 from idioteque.store import NEVER_MS, Started
+from idioteque.values import NotSerializable, codec_of
 
 
 class Asks:
@@ -30,15 +31,23 @@ class Asks:
         self, key: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: StepOptions
     ) -> Any:
         one = self._pass
-        path = await one.register(key)
-        if one.knows(path):
-            return await one.opened(path, await one.known(path), call)
-        step = Step(one, path, call, args, kwargs, options)
-        outcome = await one.outcome_of(step)
-        return await one.opened(path, outcome, call) if step.decoded is MISSING else step.decoded
+        path = await self._path(key)
+        outcome = one.at_hand(path)
+        if outcome is None:
+            step = Step(one, path, call, args, kwargs, options)
+            outcome = await one.outcome_of(step)
+            if step.decoded is not MISSING:
+                return step.decoded
+        if not outcome.ok:
+            raise raised(path_text(path), outcome.payload)
+        try:
+            return codec_of(call).decode(outcome.payload)
+        except NotSerializable as error:  # what is recorded cannot be read any more: a fault of ours
+            one.fault(NotSerializable(f"step {path_text(path)!r}: {error}"))
+            return await one.park()
 
     async def sleep(self, key: str, due_at_ms: int) -> None:
-        await self._pass.outcome_of(Sleep(self._pass, await self._pass.register(key), due_at_ms))
+        await self._pass.outcome_of(Sleep(self._pass, await self._path(key), due_at_ms))
 
     async def wait(self, key: str, types: Sequence[str], where: Mapping[str, object], until_ms: int) -> bytes | None:
         watch = Watch(self._pass.store, self._pass.lease, self._started, types, where)
@@ -58,7 +67,7 @@ class Asks:
         return result
 
     async def _awaited(self, key: str, until_ms: int, waits_for: str, prepare: Prepare) -> bytes | None:
-        step = Wait(self._pass, await self._pass.register(key), until_ms, waits_for, prepare)
+        step = Wait(self._pass, await self._path(key), until_ms, waits_for, prepare)
         outcome = await self._pass.outcome_of(step)
         if not outcome.ok:
             raise raised(path_text(step.path), outcome.payload)
@@ -77,3 +86,9 @@ class Asks:
     @property
     def fencing_token(self) -> int:
         return self._pass.lease.token
+
+    async def _path(self, key: str) -> Path:
+        """Take a key; code that catches each refusal and asks again is left waiting."""
+        if self._pass.is_refusing:
+            await self._pass.park()
+        return self._pass.register(key)

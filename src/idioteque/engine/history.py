@@ -18,7 +18,9 @@ class History:
 
     def __init__(self, recorded: Sequence[Recorded]) -> None:
         self._outcomes = {entry.path: entry.outcome for entry in recorded}
-        self._order = [entry.path for entry in recorded if not self._is_inside_another(entry.path)]
+        self._order = [
+            entry.path for entry in recorded if len(entry.path) == 1 or not self._is_inside_another(entry.path)
+        ]
         self._place = {path: place for place, path in enumerate(self._order)}
         self._next = 0
         self._waiting: dict[Path, asyncio.Future[None]] = {}
@@ -34,6 +36,15 @@ class History:
     def is_waited_for(self) -> bool:
         """Whether somebody waits for a turn that has not come."""
         return bool(self._waiting)
+
+    def next(self, path: Path) -> Outcome | None:
+        """Hand a known outcome out if its turn is now; None when it is not, or nothing is known."""
+        if self._next == len(self._order) or self._order[self._next] != path:
+            return None
+        self._next += 1
+        if self._waiting:
+            self._call_next()
+        return self._outcomes[path]
 
     def turn(self, path: Path) -> asyncio.Future[None] | None:
         """Return None when a known outcome may be handed out now, else a future that is done when it may."""

@@ -27,14 +27,12 @@ from idioteque.engine.endings import (
     Returned,
     Suspended,
 )
-from idioteque.engine.failures import raised
 from idioteque.engine.history import History
 from idioteque.engine.reporting import StepReport
 from idioteque.engine.step import Scope, Sleep, Step, Wait, current
 from idioteque.errors import DuplicateStepKey, InvalidValue, PassOver
 from idioteque.paths import BODY, PATH_DEPTH_MAX, Path, checked_key, path_text
 from idioteque.store import Lease, Outcome, Recorded, Started, Store
-from idioteque.values import NotSerializable, codec_of
 
 IDLE_TURNS = 20  # how many layers of `gather` and task groups a result may have to rise through
 CLEANUP_S = 5.0
@@ -140,7 +138,7 @@ class InlinePass:
             return self._concluded
         if not self._target_met:
             return Missing()
-        if self._misuse is not None and self._refusals > REFUSALS_MAX:
+        if self._misuse is not None and self.is_refusing:
             return Raised(self._misuse)
         if not task.done() or self.lease.path != BODY:
             return Suspended(tuple(self.postponed.values()), self._scheduled, self.awaits, self.deadline.has_left)
@@ -193,28 +191,27 @@ class InlinePass:
 
     # ---- steps
 
-    def knows(self, path: Path) -> bool:
-        """Whether the outcome of a step is known."""
-        return path in self._history
+    def at_hand(self, path: Path) -> Outcome | None:
+        """Return the outcome of a step if it is known and this is its turn; most of a replay needs nothing else."""
+        return None if self.is_stopping else self._history.next(path)
 
-    async def known(self, path: Path) -> Outcome:
-        """Return a known outcome once it is its turn."""
+    async def _known(self, path: Path) -> Outcome:
         turn = self._history.turn(path)
         if turn is not None:
             self._changed.set()
             await self._kept(turn)
         if self.is_stopping:
-            await self._park()
+            await self.park()
         return self._history.outcome(path)
 
     async def outcome_of(self, step: Step) -> Outcome:
         """Return what is on record of a step, running it here if nothing is; park where this pass will not see it."""
         if step.path in self._history:
-            return await self.known(step.path)
+            return await self._known(step.path)
         if self.is_stopping or not self._is_ours(step):
-            await self._park()
+            await self.park()
         outcome = await asyncio.shield(self._running.get(step.path) or self._begun(step))
-        return await self._park() if outcome is None else outcome
+        return await self.park() if outcome is None else outcome
 
     def _is_ours(self, step: Step) -> bool:
         """Whether a step without an outcome runs in this pass, and not in a delivery of its own or of another step."""
@@ -235,10 +232,13 @@ class InlinePass:
         scope = current.get(None)
         return scope if scope is not None and scope.owner is self else self._root
 
-    async def register(self, key: str) -> Path:
-        """Take a key for a step and return its path; code that catches each refusal and asks again is left waiting."""
-        if self._refusals > REFUSALS_MAX:
-            await self._park()
+    @property
+    def is_refusing(self) -> bool:
+        """Whether so much was refused that whatever is asked now is left waiting."""
+        return self._refusals > REFUSALS_MAX
+
+    def register(self, key: str) -> Path:
+        """Take a key for a step and return its path."""
         scope = self.scope()
         if self.is_over or scope.is_closed:
             self._refusals += 1
@@ -268,16 +268,6 @@ class InlinePass:
         task.add_done_callback(ended)
         return task
 
-    async def opened(self, path: Path, outcome: Outcome, call: Callable[..., Any]) -> Any:
-        """Return or raise what an outcome holds; one that cannot be read any more is a fault of ours."""
-        if not outcome.ok:
-            raise raised(path_text(path), outcome.payload)
-        try:
-            return codec_of(call).decode(outcome.payload)
-        except NotSerializable as error:
-            self.fault(NotSerializable(f"step {path_text(path)!r}: {error}"))
-            return await self._park()
-
     async def _kept(self, future: asyncio.Future[None]) -> None:
         """Await a future, in a task that is cancelled when the pass is over."""
         task = asyncio.current_task()
@@ -286,7 +276,8 @@ class InlinePass:
             task.add_done_callback(self._tasks.discard)
         await future
 
-    async def _park(self) -> NoReturn:
+    async def park(self) -> NoReturn:
+        """Never return."""
         self._parked += 1
         self._moves += 1
         self._changed.set()
