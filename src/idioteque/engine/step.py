@@ -23,6 +23,8 @@ from idioteque.store import NEVER_MS, Done, Exhausted, Gone, Lease, Lost, Outcom
 from idioteque.values import Codec, NotSerializable, codec_of
 
 BACKOFF_IN_PLACE_MAX_S = 1.5
+TURN_S = 30.0
+"""How long a step keeps the others waiting when they run one at a time: it may itself be waiting for one of them."""
 DEFAULT_RETRY = Retry()
 MISSING = object()
 Prepare = Callable[[Path], Awaitable[Outcome | None]]
@@ -106,6 +108,7 @@ class Step(Scope):
         self._due_at_ms = 0
         self._is_container = False
         self._has_turn = False
+        self._patience: asyncio.Task[None] | None = None
         self.has_own_delivery = options.isolate
         """Whether it asks for a delivery of its own."""
         self.decoded: object = MISSING
@@ -304,8 +307,17 @@ class Step(Scope):
         if self.owner.turn is not None and not self._has_turn:
             await self.owner.turn.acquire()
             self._has_turn = True
+            self._patience = asyncio.ensure_future(self._lose_patience())
+
+    async def _lose_patience(self) -> None:
+        await self.owner.clock.sleep(TURN_S)
+        self._patience = None
+        self._yield_turn()
 
     def _yield_turn(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         if self.owner.turn is not None and self._has_turn:
             self._has_turn = False
             self.owner.turn.release()

@@ -12,6 +12,7 @@ import pytest
 from idioteque import Context, NonRetryableError, Retry, StepFailed
 from idioteque.dispatcher import EventEnvelope, RunEnvelope, decode
 from idioteque.engine import Delivery
+from idioteque.engine.step import TURN_S
 from tests.library.engine.rig import STORES, Order, Rig
 
 ONCE = Retry(max_attempts=1)
@@ -694,3 +695,44 @@ async def test_a_step_that_kills_its_process_fails_at_its_own_await_after_three_
     assert run is not None
     assert run.result == ["a", "b", "CrashLoop", "after"]
     assert rig.effects == {"a": 1, "b": 1, "poison": 4, "after": 1}
+
+
+async def test_steps_that_wait_for_each_other_end_also_when_steps_run_one_at_a_time(rig: Rig) -> None:
+    entered, told = asyncio.Event(), asyncio.Event()
+
+    async def hear() -> str:
+        rig.effects["hear"] += 1
+        entered.set()
+        await told.wait()
+        return "heard"
+
+    async def tell() -> str:
+        rig.effects["tell"] += 1
+        if rig.effects["tell"] == 1:
+            await asyncio.Event().wait()
+        told.set()
+        return "told"
+
+    @rig.worker.function("f", on="order")
+    async def f(event: Order, ctx: Context) -> list[str]:
+        return list(await asyncio.gather(ctx.execute("hear", hear), ctx.execute("tell", tell)))
+
+    engine = rig.mount().engine
+    dying = asyncio.create_task(engine.deliver(event_of(Order()), Delivery("msg-1", 0)))
+    await entered.wait()
+    rig.faults.fail_on = {("release", 1)}  # a killed process hands no lease back
+    dying.cancel()
+    await asyncio.gather(dying, return_exceptions=True)
+    await rig.clock.advance(20)
+
+    again = asyncio.create_task(engine.deliver(event_of(Order()), Delivery("msg-1", 1)))
+    await rig.clock.advance(TURN_S - 1)
+    assert rig.effects == {"hear": 2, "tell": 1}, "they run one at a time"
+    await rig.clock.advance(2)
+    async with asyncio.timeout(30):
+        assert (await again).ok
+
+    run = await rig.worker.runs.get(f.run_id("evt-1"))
+    assert run is not None
+    assert (run.status, run.result) == ("completed", ["heard", "told"])
+    assert rig.effects == {"hear": 2, "tell": 2}
