@@ -396,6 +396,49 @@ async def test_a_connection_cut_at_its_second_request_is_a_cut(transport: Pooled
         assert len(peer.requests) == 2
 
 
+async def test_a_kept_connection_that_stands_still_meets_the_deadline_of_its_exchange(
+    transport: PooledTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("idioteque.transport.pool.LOOKED_AT_S", 0.0)
+    monkeypatch.setattr("idioteque.transport.pool.LOOK_EVERY_S", 0.01)
+
+    async def once(wire: Wire) -> None:
+        await wire.request()
+        await wire.send(OK)
+        await wire.request()
+        await wire.closed_by_the_client()
+
+    async with serving(once) as peer:
+        await transport.send(post(peer.url))
+        with pytest.raises(ExchangeTimeout, match=r"did not answer within 0\.1 s"):
+            await transport.send(post(peer.url), timeout_s=0.1)
+        assert (await transport.send(post(peer.url))).status == 200
+        assert (peer.connections, len(peer.requests)) == (2, 3)
+
+
+async def test_a_place_goes_to_whoever_waits_even_when_its_caller_is_cancelled() -> None:
+    transport = PooledTransport(connections_per_host_max=1)
+
+    async def slow(wire: Wire) -> None:
+        while True:
+            await wire.request()
+            await hold.wait()
+            await wire.send(OK)
+
+    hold = asyncio.Event()
+    async with serving(slow) as peer:
+        sending = [asyncio.ensure_future(transport.send(post(peer.url))) for _ in range(4)]
+        while not peer.requests:
+            await asyncio.sleep(0)
+        sending[1].cancel()
+        hold.set()
+        done = await asyncio.gather(*sending, return_exceptions=True)
+        assert [getattr(each, "status", None) for each in done] == [200, None, 200, 200]
+        assert (await transport.send(post(peer.url))).status == 200
+        assert peer.connections == 1
+    await transport.close()
+
+
 async def test_an_idempotent_request_is_sent_again_where_a_kept_connection_was_cut(transport: PooledTransport) -> None:
     async def behaviour(wire: Wire) -> None:
         await wire.request()

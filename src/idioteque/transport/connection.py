@@ -7,7 +7,7 @@ from typing import cast
 
 import httptools
 
-from idioteque.errors import ConnectionCut
+from idioteque.errors import ConnectionCut, ExchangeTimeout, TransportError
 from idioteque.transport.addresses import Speaker
 from idioteque.transport.records import HttpResponse
 
@@ -61,6 +61,10 @@ class Connection(Speaker):
             self._transport.writelines((head, body))
         return future
 
+    def expire(self, timeout_s: float) -> None:
+        """End the exchange that has taken so long."""
+        self._fail(ExchangeTimeout(f"{self.where} did not answer within {timeout_s:g} s"))
+
     def abort(self) -> None:
         """Close the connection at once."""
         self.is_open = False
@@ -79,10 +83,10 @@ class Connection(Speaker):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._fail("it switched to another protocol unasked")
+            self._cut("it switched to another protocol unasked")
         except httptools.HttpParserError as error:
             if not self._done:  # else the fault is in what stands behind the response
-                self._fail(f"what it answered is not HTTP: {error}")
+                self._cut(f"what it answered is not HTTP: {error}")
             self.is_open = False
         if self._done:
             self._finish()
@@ -97,7 +101,7 @@ class Connection(Speaker):
         if self._done:
             self._finish()
         else:
-            self._fail(str(exc) if exc is not None else "it closed the connection before its answer was complete")
+            self._cut(str(exc) if exc is not None else "it closed the connection before its answer was complete")
         if not self.closed.done():
             self.closed.set_result(None)
 
@@ -113,7 +117,7 @@ class Connection(Speaker):
             return
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > HEAD_BYTES_MAX:
-            self._fail(f"the head of its answer is longer than {HEAD_BYTES_MAX} bytes")
+            self._cut(f"the head of its answer is longer than {HEAD_BYTES_MAX} bytes")
             return
         length = len(name)
         if (length == 14 and name.lower() == CONTENT_LENGTH) or (
@@ -165,9 +169,12 @@ class Connection(Speaker):
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
             future.set_result(HttpResponse(self._parser.get_status_code(), self._headers, body, self._room >= 0))
 
-    def _fail(self, reason: str) -> None:
+    def _cut(self, reason: str) -> None:
+        self._fail(ConnectionCut(f"{self.where}: {reason}"))
+
+    def _fail(self, error: TransportError) -> None:
         future, self._future = self._future, None
         self.is_open = False
         self._transport.abort()
         if future is not None and not future.done():
-            future.set_exception(ConnectionCut(f"{self.where}: {reason}"))
+            future.set_exception(error)

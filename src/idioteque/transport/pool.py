@@ -19,6 +19,10 @@ from idioteque.transport.records import DEFAULT_TIMEOUT_S, RESPONSE_BYTES_MAX, H
 KEEP_ALIVE_S = 4.0  # below the five seconds after which common servers close an idle connection
 CONNECTIONS_PER_HOST_MAX = 512
 CLOSE_TIMEOUT_S = 1.0
+LOOK_EVERY_S = (
+    0.25  # at the deadlines of kept connections: a timer for each would cost more than an exchange's own work
+)
+LOOKED_AT_S = 10.0  # the shortest timeout for which that is exact enough
 
 IDEMPOTENT = frozenset(("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"))
 WITH_BODY = frozenset(("POST", "PUT", "PATCH"))
@@ -59,6 +63,22 @@ class PooledTransport:
             check_literal(target, self._check)
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop) or await self._pool(loop)
+        kept = pool.take_kept(target) if timeout_s >= LOOKED_AT_S else None
+        if kept is not None:
+            pool.set_deadline(kept, timeout_s)
+            try:
+                return await kept.exchange(
+                    head, request.body, is_head=request.method == "HEAD", bytes_max=response_bytes_max
+                )
+            except ConnectionCut:
+                if kept.heard or request.method not in IDEMPOTENT:
+                    raise
+            except BaseException:
+                kept.abort()
+                raise
+            finally:
+                pool.unset_deadline(kept)
+                pool.give_back(target, kept)
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
@@ -135,6 +155,28 @@ class _Pool:
         self._hosts: dict[tuple[bool, str, int], _Host] = {}
         self._open: set[Connection] = set()
         self._sweeping: asyncio.TimerHandle | None = None
+        self._deadlines: dict[Connection, tuple[float, float]] = {}
+        self._looking: asyncio.TimerHandle | None = None
+
+    def take_kept(self, target: Target) -> Connection | None:
+        """Return a connection that is open, where one is idle; `give_back` must follow."""
+        host = self._hosts.get(target.pool)
+        if host is None or host.used >= self._connections_per_host_max:
+            return None
+        kept = self._idle(host)
+        if kept is not None:
+            host.used += 1
+        return kept
+
+    def set_deadline(self, connection: Connection, timeout_s: float) -> None:
+        """End an exchange of a connection that takes longer, within `LOOK_EVERY_S`."""
+        self._deadlines[connection] = (self._loop.time() + timeout_s, timeout_s)
+        if self._looking is None:
+            self._looking = self._loop.call_later(LOOK_EVERY_S, self._look)
+
+    def unset_deadline(self, connection: Connection) -> None:
+        """Let a connection's exchange have ended."""
+        del self._deadlines[connection]
 
     async def take(self, target: Target, check: AddressCheck | None) -> tuple[Connection, bool]:
         """Return a connection for one exchange, and whether it is a new one; `give_back` must follow."""
@@ -142,14 +184,12 @@ class _Pool:
         if host is None:
             host = self._hosts[target.pool] = _Host()
         if host.used >= self._connections_per_host_max:
-            await self._turn(host)
-        host.used += 1
-        idle_since_min = self._loop.time() - KEEP_ALIVE_S
-        while host.idle:
-            connection = host.idle.pop()
-            if connection.is_open and connection.idle_since >= idle_since_min:
-                return connection, False
-            connection.abort()
+            await self._turn(target, host)
+        else:
+            host.used += 1
+        kept = self._idle(host)
+        if kept is not None:
+            return kept, False
         try:
             connection = await connect(target, check, lambda: Connection(target.where))
         except BaseException:
@@ -171,38 +211,52 @@ class _Pool:
 
     async def close(self) -> None:
         """Close every connection and wait until the loop has let go of them."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
+        for timer in (self._sweeping, self._looking):
+            if timer is not None:
+                timer.cancel()
         left = [connection.closed for connection in self._open]
         for connection in list(self._open):
             connection.abort()
         if left:
             await asyncio.wait(left, timeout=CLOSE_TIMEOUT_S)
 
-    async def _turn(self, host: _Host) -> None:
+    def _idle(self, host: _Host) -> Connection | None:
+        idle_since_min = self._loop.time() - KEEP_ALIVE_S
+        while host.idle:
+            connection = host.idle.pop()
+            if connection.is_open and connection.idle_since >= idle_since_min:
+                return connection
+            connection.abort()
+        return None
+
+    async def _turn(self, target: Target, host: _Host) -> None:
+        """Return when somebody has left his place to this caller."""
         turn: asyncio.Future[None] = self._loop.create_future()
         host.waiting.append(turn)
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():  # it was this one's turn just now: the next may have it
-                self._call(host)
+                self._leave(target, host)
             raise
 
     def _leave(self, target: Target, host: _Host) -> None:
-        host.used -= 1
-        if host.waiting:
-            self._call(host)
-        elif not (host.used or host.idle):
-            self._hosts.pop(target.pool, None)
-
-    @staticmethod
-    def _call(host: _Host) -> None:
         while host.waiting:
             turn = host.waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return
+        host.used -= 1
+        if not (host.used or host.idle):
+            self._hosts.pop(target.pool, None)
+
+    def _look(self) -> None:
+        """End the exchanges whose time is over."""
+        self._looking = self._loop.call_later(LOOK_EVERY_S, self._look) if self._deadlines else None
+        now_s = self._loop.time()
+        for connection, (deadline_s, timeout_s) in list(self._deadlines.items()):
+            if deadline_s <= now_s:
+                connection.expire(timeout_s)
 
     def _sweep(self) -> None:
         """Close what has not been used for a while; the oldest stand first."""
