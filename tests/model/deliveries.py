@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from idioteque.engine.deliver import CLAIMS_MAX
@@ -116,7 +115,7 @@ class Delivery:
             self.world.observer.superseded.add(own)
             yield from self.dismiss(own)
             return None
-        return replace(run, debounce=name), function.debounce_ms
+        return run._replace(debounce=name), function.debounce_ms
 
     def occupy(self, name: str, own: str, kind: str) -> Work:
         return (yield from self.call(lambda: self.store.occupy(name, own, until_end=kind == "singleton")))
@@ -182,6 +181,7 @@ class Delivery:
         message_id, retried = message.instead_of or (str(self.message.uid), self.message.retried)
         place = (message.run_id, message.path, message_id)
         owner = self.world.unanswered.pop(place, f"{self.running.number}.{self._claims}")
+        self.running.heard.append(owner)
         claim = Claim(message.run_id, owner, message_id, retried, LEASE_MS, new(message), message.path, message.once)
         try:
             return (yield from self.call(lambda: self.store.claim(claim)))
@@ -194,7 +194,7 @@ class Delivery:
         return DONE
 
     def met_another(self, message: Message, busy: Busy) -> Work:
-        carried = replace(message, uid=self.message.uid, retried=self.message.retried)
+        carried = message._replace(uid=self.message.uid, retried=self.message.retried)
         yield from self.send(self.outbox.look_again(carried, busy))
         return DONE
 
@@ -242,7 +242,7 @@ class Delivery:
         finally:
             self.running.held.pop(lease, None)
             one.close()
-        return (yield from self.conclude(replace(message, epoch=started.epoch), started, lease, ending))
+        return (yield from self.conclude(message._replace(epoch=started.epoch), started, lease, ending))
 
     def is_overdue(self, function: Function, started: Started) -> bool:
         return function.timeout_ms is not None and self.world.clock_ms >= started.created_at_ms + function.timeout_ms
@@ -282,7 +282,7 @@ class Delivery:
         timeout_ms = self.world.functions[message.function_id].timeout_ms
         if timeout_ms is not None:
             left_ms = started.created_at_ms + timeout_ms - self.world.clock_ms
-            body = replace(message, path=BODY, once=False)
+            body = message._replace(path=BODY, once=False)
             yield from self.send(self.outbox.remind(body, max(0, left_ms), started.created_at_ms))
 
     def concluded(self, message: Message, ending: Concluded) -> Work:
@@ -305,7 +305,7 @@ class Delivery:
             return None
         if alone is not None:
             once = scheduled[alone]
-            return (yield from self.go_on(replace(self.outbox.fresh(message), path=alone, once=once)))
+            return (yield from self.go_on(self.outbox.fresh(message)._replace(path=alone, once=once)))
         if ending.postponed:
             yield from self.postpone(message, ending)
         return DONE

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from tests.model.messages import HORIZON_MS
 from tests.model.operator import Operator
 from tests.model.programs import PROGRAMS
 from tests.model.protocol import Protocol
+from tests.model.states import state_of
 from tests.model.store import rules_of
 from tests.model.world import LEASE_MS, OVERDUE_MS, Running, World
 
 STEPS_MAX = 3_000
 """A schedule that is longer goes round in circles."""
-ALIKE_MAX = 3
-"""How many violations a search looks for."""
+ENDLESS = "it goes round in circles"
 
 Choice = tuple[str | int, ...]
 Budget = Mapping[str, int]
@@ -58,37 +57,50 @@ class Schedule:
     error: str
 
 
-@dataclass(slots=True)
-class Found:
-    """What a search came to: `is_whole` when it tried everything there is."""
+class Course:
+    """One schedule on its way: a world, and the faults that are left of the budget."""
 
-    schedules: int = 0
-    is_whole: bool = True
-    violations: list[Schedule] = None  # type: ignore[assignment]
+    def __init__(self, protocol: Protocol, case: Case, budget: Budget, then: Collection[str] = ()) -> None:
+        self.world = World(protocol, PROGRAMS[case.program], case.mode, deduplicates=case.deduplicates)
+        self.left = dict(budget)
+        self._then, self._is_last = then, False
 
-    def __post_init__(self) -> None:
-        self.violations = []
+    def options(self) -> list[Choice]:
+        """Return what can happen next, the default first; nothing when it has come to its end."""
+        work = [] if self.world.observer.violation is not None else _work(self.world)
+        return work + _faults(self.world, self.left) if work else []
+
+    def do(self, choice: Choice) -> None:
+        """Let it happen."""
+        kind = str(choice[0])
+        if kind in self.left:
+            self.left[kind] -= 1
+            if self._is_last:
+                self.left.clear()
+            elif self._then and not any(self.left.values()):
+                self.left, self._is_last = dict.fromkeys(self._then, 1), True
+        _do(self.world, choice)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything can go wrong yet."""
+        return any(self.left.values())
+
+    def state(self, beside: int) -> int:
+        """Return the same number where the same can follow."""
+        return state_of(self.world, self.left, beside)
 
 
 def run(protocol: Protocol, case: Case, budget: Budget, choose: Choose) -> tuple[World, str | None]:
     """Let everything happen in the order that `choose` wants; return how it ended and what went wrong."""
-    left = dict(budget)
     with rules_of(protocol.rules):
-        world = World(protocol, PROGRAMS[case.program], case.mode, deduplicates=case.deduplicates)
+        course = Course(protocol, case, budget)
         for _ in range(STEPS_MAX):
-            options = _work(world)
+            options = course.options()
             if not options:
-                break
-            options += _faults(world, left)
-            choice = choose(options)
-            if choice[0] in left:
-                left[str(choice[0])] -= 1
-            _do(world, choice)
-            if world.observer.violation is not None:
-                break
-        else:
-            return world, "it goes round in circles"
-        return world, world.observer.verdict()
+                return course.world, course.world.observer.verdict()
+            course.do(choose(options))
+    return course.world, ENDLESS
 
 
 def _work(world: World) -> list[Choice]:
@@ -202,93 +214,9 @@ def _purge(world: World) -> None:
     run_id = world.program.main
     world.pass_time(world.clock_ms + HORIZON_MS + 1)
     world.store.forget(run_id)
+    world.accepted.clear()  # no transport looks for repetitions for so long
     world.observer.forgotten(run_id)
 
 
 def _running(world: World, number: object) -> Running:
     return next(running for running in world.running if running.number == number)
-
-
-# ---- searches
-
-
-def replay(protocol: Protocol, case: Case, budget: Budget, deviations: Mapping[int, Choice]) -> Schedule | None:
-    """Run one schedule; return it with what went wrong, or None."""
-    _, error = _deviating(protocol, case, budget, deviations)
-    return None if error is None else Schedule(tuple(sorted(deviations.items())), error)
-
-
-def _deviating(
-    protocol: Protocol, case: Case, budget: Budget, deviations: Mapping[int, Choice]
-) -> tuple[list[tuple[list[Choice], Choice]], str | None]:
-    log: list[tuple[list[Choice], Choice]] = []
-
-    def choose(options: list[Choice]) -> Choice:
-        choice = deviations.get(len(log), options[0])
-        if choice not in options:
-            choice = options[0]
-        log.append((options, choice))
-        return choice
-
-    _, error = run(protocol, case, budget, choose)
-    return log, error
-
-
-def exhaustive(
-    protocol: Protocol,
-    case: Case,
-    budget: Budget,
-    *,
-    preemptions: int = 0,
-    schedules_max: int = 10**7,
-    alike: int = 1,
-    thaws: bool = True,
-) -> Found:
-    """Try every schedule with so many faults and, beyond that, so many departures from the default order.
-
-    With `thaws`, a delivery that stood still may go on at any later moment; without, once nothing else moves.
-    """
-    found = Found()
-    stack: list[dict[int, Choice]] = [{}]
-    while stack:
-        if found.schedules >= schedules_max or len(found.violations) >= alike:
-            found.is_whole = False
-            break
-        deviations = stack.pop()
-        log, error = _deviating(protocol, case, budget, deviations)
-        found.schedules += 1
-        if error is not None:
-            found.violations.append(Schedule(tuple(sorted(deviations.items())), error))
-        spent = sum(choice[0] in ("step", "deliver") for choice in deviations.values())
-        for place in range(max(deviations, default=-1) + 1, len(log)):
-            options, chosen = log[place]
-            for option in options:
-                is_preemption = option[0] in ("step", "deliver", "tick")
-                if option == chosen or (is_preemption and spent >= preemptions):
-                    continue
-                if option[0] == "thaw" and not thaws:
-                    continue
-                stack.append({**deviations, place: option})
-    return found
-
-
-def randomized(protocol: Protocol, case: Case, budget: Budget, seeds: Sequence[int], rate: float = 0.1) -> Found:
-    """Try random schedules, each from its seed."""
-    found = Found()
-    for seed in seeds:
-        chance = random.Random(seed)
-        log: list[tuple[list[Choice], Choice]] = []
-
-        def choose(options: list[Choice], chance: random.Random = chance, log: list = log) -> Choice:
-            faults = [option for option in options if option[0] not in WORK]
-            work = [option for option in options if option[0] in WORK]
-            choice = chance.choice(faults) if faults and chance.random() < rate else chance.choice(work)
-            log.append((options, choice))
-            return choice
-
-        _, error = run(protocol, case, budget, choose)
-        found.schedules += 1
-        if error is not None:
-            deviations = tuple((place, choice) for place, (options, choice) in enumerate(log) if choice != options[0])
-            found.violations.append(Schedule(deviations, f"seed {seed}: {error}"))
-    return found

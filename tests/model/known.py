@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.model.explorer import Case, Schedule, replay
+from tests.model.explorer import Case, Schedule
 from tests.model.mutants import Mutant
+from tests.model.searches import replay
 
 FILE = Path(__file__).with_name("schedules.json")
 

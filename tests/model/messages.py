@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from idioteque.dispatcher import RETRY_HORIZON_S
 from idioteque.paths import BODY, Path
@@ -17,8 +17,7 @@ Parent = tuple[str, Path, Path]
 """The run and its step that wait for another run's end, and whose delivery runs that step."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """An event, a run to go on with, or word that the transport has given up another message."""
 
     kind: Literal["event", "run", "given_up"]
@@ -60,7 +59,7 @@ class Outbox:
     """Makes the messages that deliveries leave behind. Each method is a rule that a mutant may break."""
 
     def first(self, event: Message, function_id: str) -> Message:
-        return replace(event, kind="run", function_id=function_id, uid=0, retried=0, due_ms=0)
+        return event._replace(kind="run", function_id=function_id, uid=0, retried=0, due_ms=0)
 
     def start(self, runs: Sequence[Message], delays_ms: Sequence[int]) -> list[Outgoing]:
         return [
@@ -68,7 +67,7 @@ class Outbox:
         ]
 
     def remind(self, first: Message, delay_ms: int, created_at_ms: int = 0) -> Outgoing:
-        reminder = replace(self.following(first, None), debounce=None)
+        reminder = self.following(first, None)._replace(debounce=None)
         return Outgoing(reminder, self.cause(reminder, "deadline", first.hop, created_at_ms), delay_ms)
 
     def retry(self, message: Message, attempts: int, delay_ms: int, path: Path = BODY) -> Outgoing:
@@ -97,11 +96,11 @@ class Outbox:
 
     def steps(self, message: Message, scheduled: dict[Path, bool]) -> list[Outgoing]:
         body = self.fresh(message)
-        runs = [replace(body, path=path, once=once) for path, once in scheduled.items()]
+        runs = [body._replace(path=path, once=once) for path, once in scheduled.items()]
         return [Outgoing(run, self.cause(run, "step")) for run in runs]
 
     def wake_body(self, message: Message, generation: int) -> Outgoing:
-        body = replace(self.fresh(message), path=BODY, once=False)
+        body = self.fresh(message)._replace(path=BODY, once=False)
         return Outgoing(body, self.cause(body, "step-ended", generation))
 
     def fail(self, run: str, handler_id: str, epoch: int) -> Outgoing:
@@ -109,10 +108,10 @@ class Outbox:
         return Outgoing(handler, self.cause(handler, "start"))
 
     def fresh(self, message: Message) -> Message:
-        return replace(message, event=None, hop=0, instead_of=None)
+        return message._replace(event=None, hop=0, instead_of=None)
 
     def following(self, message: Message, instead_of: tuple[str, int] | None) -> Message:
-        return replace(message, event=None, hop=message.hop + 1, instead_of=instead_of)
+        return message._replace(event=None, hop=message.hop + 1, instead_of=instead_of)
 
     def cause(self, message: Message, kind: str, *cause: Hashable) -> Hashable:
         return (kind, message.run_id, message.path, message.epoch, *cause)

@@ -13,7 +13,7 @@ class Operator:
 
     def cancel(self, run: str) -> Work:
         status = self.world.cancel(run)
-        yield [(0, "answer", 0)]
+        yield [(0, f"cancel: {status}", 0)]
         record = self.world.store.now(self.world.store.get(run))
         if record is not None and status == "cancelled" and b'"parent"' in record.options:
             self.world.accept(self.world.outbox.reopen(record.event_id, record.function_id, record.epoch))

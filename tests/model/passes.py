@@ -120,7 +120,7 @@ class Pass:
         try:
             while True:
                 self.loop.settle()
-                if root.is_done:
+                if root.is_done and not any(task.spec.path == self.lease.path for task in self.tasks.values()):
                     break
                 if self._movable():
                     yield from self._move()

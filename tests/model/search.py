@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.model.explorer import Budget, Case, Schedule, exhaustive, randomized
+from tests.model.explorer import Budget, Case, Schedule
 from tests.model.mutants import Mutant
+from tests.model.searches import Scope, exhaustive, randomized
 
 BESIDE = {"kill": 1, "dup": 1}
 MANY = {"kill": 4, "dup": 3, "freeze": 2, "expire": 1, "redel": 2, "term": 1, "lost": 1, "away": 1, "keep": 2}
@@ -18,7 +19,8 @@ def find(mutant: Mutant, schedules_max: int = SEARCHES_MAX) -> tuple[tuple[Case,
     tried = 0
     for budget, preemptions in _budgets(mutant):
         for case in _cases(mutant):
-            found = exhaustive(mutant.protocol, case, budget, preemptions=preemptions, schedules_max=schedules_max)
+            scope = Scope(budget, preemptions=preemptions, schedules_max=schedules_max)
+            found = exhaustive(mutant.protocol, case, scope)
             tried += found.schedules
             if found.violations:
                 return (case, found.violations[0]), tried

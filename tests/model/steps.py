@@ -26,10 +26,12 @@ def call(world: World, running: Running, operation: Callable[[], Any]) -> Did[An
     """Make one round trip to the store or the transport."""
     if running.fails_next:
         running.fails_next = False
+        running.heard.append("away")
         raise Away("it did not take effect")
     answer = operation()
     if isinstance(answer, Coroutine):
         answer = world.store.now(answer)
+    running.heard.append(answer)
     command = yield "answer", 0
     if command == "lost":
         raise Away("its answer was lost")
@@ -144,6 +146,7 @@ class StepTask:
         if spec.body is not None:
             return (yield from self.container())
         count = self.world.observer.ran(self.one.run_id, spec.path, spec)
+        self.one.running.heard.append(count)
         if self.due_ms > self.world.clock_ms:
             self.world.observer.blame(f"{spec.path} started before its back-off was over")
         if spec.is_poison:

@@ -84,6 +84,10 @@ class ModelStore(memory.MemoryStore):
             self._world.observer.reopened(run_id, epoch, kept)
         return epoch
 
+    def kept(self) -> tuple[object, ...]:
+        """Return all that is stored."""
+        return self._runs, self._watchers, self._marks, self._mailbox
+
     # ---- what only the observer asks
 
     def epoch(self, run_id: str) -> int:

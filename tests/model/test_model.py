@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.model import known
-from tests.model.explorer import Case, randomized, run
+from tests.model.explorer import Case, run
 from tests.model.mutants import MUTANTS, Mutant
 from tests.model.plan import AS_BUILT, singles
 from tests.model.programs import MODES, OPEN, SOUND
 from tests.model.search import MANY, find
+from tests.model.searches import randomized
 
 KNOWN = known.load()
 SINGLES_MAX = 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Generator, Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from idioteque.store import Lease
@@ -52,6 +52,10 @@ class Running:
     fails_next: bool = False
     held: dict[Lease, Any] = field(default_factory=dict)
     """The leases that it renews, each with what to call when it is lost."""
+    heard: list[Any] = field(default_factory=list)
+    """What it was told since it was last looked at."""
+    past: int = 0
+    """What it was told before that, as a number."""
 
 
 class World:
@@ -77,7 +81,8 @@ class World:
         self.accepted: set[Hashable] = set()
         self.unanswered: dict[Hashable, str] = {}
         """The owners of claims whose answers were lost, as a process remembers them."""
-        self.steps = 0
+        self.sent_count = self.sent_state = 0
+        """How much of the history has been looked at, and what that comes to."""
         self._deliveries = 0
         for number, kind in enumerate(program.events):
             event = Message("event", f"{kind}-{number}", event=kind.encode())
@@ -88,12 +93,13 @@ class World:
 
     # ---- the transport: durable, at least once, in any order
 
-    def accept(self, outgoing: Outgoing) -> None:
+    def accept(self, outgoing: Outgoing, not_after_ms: int = 0) -> None:
         if self.deduplicates and outgoing.cause in self.accepted:
             return
         self.accepted.add(outgoing.cause)
         due_ms = self.clock_ms + outgoing.delay_ms
-        message = replace(outgoing.message, uid=len(self.history) + 1, due_ms=due_ms, not_after_ms=due_ms + HORIZON_MS)
+        not_after_ms = not_after_ms or due_ms + HORIZON_MS
+        message = outgoing.message._replace(uid=len(self.history) + 1, due_ms=due_ms, not_after_ms=not_after_ms)
         self.history.append(message)
         (self.delayed if outgoing.delay_ms > 0 else self.queue).append(message)
 
@@ -109,16 +115,18 @@ class World:
         self.running.append(Running(self._deliveries, work, None))
 
     def redeliver(self, message: Message, *, counts: bool = True, at_once: bool = False) -> None:
-        """Send an attempt again that was not acknowledged."""
+        """Send an attempt again that was not acknowledged, so many times."""
         if message.uid in self.acknowledged | self.given_up:
             return
         retried = self.retried[message.uid] = self.retried[message.uid] + counts
-        again = replace(message, retried=retried)
-        if at_once:
+        again = message._replace(retried=retried)
+        if retried > len(REDELIVERY_MS):
+            self.give_up(message)
+        elif at_once:
             self.queue.append(again)
         elif all(other.uid != message.uid for other in (*self.queue, *self.delayed)):
-            pause_ms = REDELIVERY_MS[min(retried, len(REDELIVERY_MS)) - 1]
-            self.delayed.append(replace(again, due_ms=self.clock_ms + pause_ms))
+            pause_ms = REDELIVERY_MS[retried - 1]
+            self.delayed.append(again._replace(due_ms=self.clock_ms + pause_ms))
 
     def give_up(self, message: Message) -> None:
         """Put a message among the dead letters; a failure callback is a message of its own."""
@@ -130,10 +138,10 @@ class World:
             self.accept(Outgoing(callback, ("given-up", message.uid)))
 
     def redrive(self) -> None:
-        """Send every dead letter again, each as a new message."""
+        """Send every dead letter again, each as a new message with the same content."""
         dead, self.dead = self.dead, []
         for message in dead:
-            self.accept(Outgoing(replace(message, retried=0), ("redriven", message.uid)))
+            self.accept(Outgoing(message._replace(retried=0), ("redriven", message.uid)), message.not_after_ms)
 
     def _forget(self, message: Message) -> None:
         self.queue = [other for other in self.queue if other.uid != message.uid]
@@ -150,7 +158,7 @@ class World:
 
     def move(self, running: Running, command: str, task: int) -> None:
         """Let a task of a delivery go on to its next step."""
-        self.steps += 1
+        running.heard.append((command, task, self.clock_ms))
         try:
             running.moves = running.work.send((command, task)) if running.moves[0][1] != "new" else next(running.work)
         except StopIteration as end:
@@ -209,4 +217,5 @@ class World:
             answers = self.store.now(self.store.renew(leases, LEASE_MS))
             for lease, is_held in zip(leases, answers, strict=True):
                 if not is_held:
+                    running.heard.append(lease)
                     running.held.pop(lease)()

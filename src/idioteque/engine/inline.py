@@ -100,7 +100,7 @@ class InlinePass:
         task = asyncio.ensure_future(contained(body, self))
         task.add_done_callback(lambda _: self._changed.set())
         try:
-            while not task.done():
+            while not self._is_through(task):
                 await self._changed.wait()
                 self._changed.clear()
                 if self.is_stopping and not self._active:
@@ -125,9 +125,13 @@ class InlinePass:
         moves = self._moves
         for _ in range(IDLE_TURNS):
             await asyncio.sleep(0)
-            if task.done() or self._moves != moves:
+            if self._is_through(task) or self._moves != moves:
                 return False
         return True
+
+    def _is_through(self, task: asyncio.Future[object]) -> bool:
+        """Whether the body has ended; the one step that a pass is for goes on to its end, needed or not."""
+        return task.done() and self.lease.path not in self._running
 
     def _ending(self, task: asyncio.Future[object]) -> Ending:
         if self._fault is not None:
@@ -264,6 +268,8 @@ class InlinePass:
         def ended(_: object) -> None:
             self._tasks.discard(task)
             del self._running[step.path]
+            if step.path == self.lease.path:
+                self._changed.set()
 
         task.add_done_callback(ended)
         return task

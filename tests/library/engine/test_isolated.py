@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from idioteque import Context, Retry, StepFailed, StepInterrupted
+from idioteque import Context, Retry, RetryAfter, StepFailed, StepInterrupted
 from idioteque.dispatcher import EventEnvelope, RunEnvelope, decode
 from idioteque.engine import Delivery
 from tests.library.engine.rig import STORES, Order, Rig
@@ -122,6 +122,37 @@ async def test_hundreds_of_parallel_steps(rig: Rig) -> None:
     of_steps = [message for message in run_messages(rig) if message.path]
     assert len(of_steps) == 200, "none is sent twice"
     assert len(rig.dispatcher.sent) - len(of_steps) < 200, "wakes are shared"
+
+
+async def test_a_step_whose_function_ends_without_it_runs_all_the_same_and_is_acknowledged(rig: Rig) -> None:
+    gate = asyncio.Event()
+
+    async def failing_once() -> str:
+        await rig.effect("b")
+        if rig.effects["b"] == 1:
+            raise RetryAfter(5)
+        if rig.effects["b"] == 2:
+            raise RetryAfter(1)  # so short that it is waited for in place, while the function ends
+        gate.set()
+        return "b"
+
+    @rig.worker.function("f", on="order")
+    async def f(event: Order, ctx: Context) -> str:
+        first = asyncio.create_task(ctx.execute("a", rig.effect, "a"))
+        second = asyncio.create_task(ctx.execute("b", failing_once, retry=Retry(max_attempts=3)))
+        await asyncio.wait((first, second), return_when=asyncio.FIRST_COMPLETED)
+        if rig.clock.now_ms() - began_ms < 5000:
+            await gate.wait()
+        return await first
+
+    rig.mount()
+    began_ms = rig.clock.now_ms()
+    run = await rig.run()
+
+    assert (run.status, run.result) == ("completed", "a")
+    assert rig.effects == {"a": 1, "b": 3}
+    assert rig.dispatcher.dead_letters == []
+    assert rig.clock.now_ms() == began_ms + 6000, "a delivery was refused, and came again later"
 
 
 async def test_one_step_alone_can_be_isolated(rig: Rig) -> None:
