@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ LANES_MAX = 500
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A stretch of a lane: `x` and `width` are percents, `kind` is run, wait, backoff, failed or open."""
+    """A stretch of a lane: `x` and `width` are percents, `kind` is queued, run, wait, backoff, failed or open."""
 
     kind: str
     x: float
@@ -99,10 +100,32 @@ class _Scale:
         return round(place + max(0, at_ms - since_ms) * self._per_ms, 2)
 
 
+class _Known:
+    """What a record tells of the beginnings of steps, looked up in no more than the time of a search."""
+
+    def __init__(self, record: RunRecord) -> None:
+        self.created_at_ms = record.created_at_ms
+        self._commits = sorted(step.committed_at_ms for step in record.steps if step.committed_at_ms is not None)
+        self._came: dict[Path, int] = {}
+        for one in record.deliveries:
+            self._came[one.path] = min(one.at_ms, self._came.get(one.path, one.at_ms))
+
+    def before(self, at_ms: int) -> int:
+        """Return the last moment before which a step with an unknown start cannot have ended: what came before it."""
+        place = bisect_left(self._commits, at_ms)
+        return max(self.created_at_ms, self._commits[place - 1]) if place else self.created_at_ms
+
+    def queued(self, path: Path) -> tuple[_Stretch, ...]:
+        """Return how long a step in a delivery of its own lay in the queue before the first; nothing for others."""
+        came_ms = self._came.get(path, self.created_at_ms)
+        since_ms = self.before(came_ms)
+        return (_Stretch("queued", since_ms, came_ms, "in the queue"),) if since_ms < came_ms else ()
+
+
 def waterfall(record: RunRecord, now_ms: int) -> Waterfall:
     """Draw a run as it stands at a moment."""
-    stretches = {step.path: _stretches(step, record, now_ms) for step in record.steps}
-    end_ms = record.finished_at_ms or now_ms
+    known, end_ms = _Known(record), record.finished_at_ms or now_ms
+    stretches = {step.path: _stretches(step, known, now_ms, end_ms) for step in record.steps}
     busy = [(s.begin_ms, s.end_ms) for each in stretches.values() for s in each if s.kind != "wait"]
     edges = [(record.created_at_ms, record.created_at_ms + 1), (end_ms - 1, end_ms)]
     scale = _Scale([*busy, *edges], record.created_at_ms, end_ms)
@@ -113,36 +136,37 @@ def waterfall(record: RunRecord, now_ms: int) -> Waterfall:
     return Waterfall(tuple(lanes), ticks, gaps, max(0, len(ordered) - LANES_MAX))
 
 
-def _stretches(step: StepRecord, record: RunRecord, now_ms: int) -> tuple[_Stretch, ...]:
+def _stretches(step: StepRecord, known: _Known, now_ms: int, run_end_ms: int) -> tuple[_Stretch, ...]:
     end_ms = step.committed_at_ms
-    since_ms = _known_before(record, end_ms or now_ms)
+    since_ms = known.before(end_ms or now_ms)
     if end_ms is None:
-        return _open_stretches(step, record, since_ms, now_ms)
+        return _open_stretches(step, known, since_ms, now_ms, run_end_ms)
     if step.took_ms is None:
         return (_Stretch("wait", since_ms, end_ms, "waited"),)
-    begin_ms = end_ms - step.took_ms
+    begin_ms = max(known.created_at_ms, end_ms - step.took_ms)
     kind = "run" if step.outcome is not None and step.outcome.ok else "failed"
     own = _Stretch(kind, begin_ms, end_ms, "ran")
+    queued = known.queued(step.path)
     if not step.attempts:
-        return (own,)
-    return _Stretch("backoff", min(since_ms, begin_ms), begin_ms, f"{step.attempts} failed attempts, and back-off"), own
+        return (*queued, own)
+    tried_ms = min(queued[0].end_ms if queued else since_ms, begin_ms)
+    return (*queued, _Stretch("backoff", tried_ms, begin_ms, _tried(step)), own)
 
 
-def _open_stretches(step: StepRecord, record: RunRecord, since_ms: int, now_ms: int) -> tuple[_Stretch, ...]:
-    end_ms = record.finished_at_ms or now_ms
+def _open_stretches(step: StepRecord, known: _Known, since_ms: int, now_ms: int, end_ms: int) -> tuple[_Stretch, ...]:
     if step.waits_for is not None:
         return (_Stretch("wait", since_ms, end_ms, f"waits for {step.waits_for}"),)
+    queued = known.queued(step.path)
+    since_ms = queued[0].end_ms if queued else since_ms
     if step.attempts:
-        return (_Stretch("backoff", since_ms, end_ms, f"{step.attempts} failed attempts, and back-off"),)
+        return (*queued, _Stretch("backoff", since_ms, end_ms, _tried(step)))
     if 0 < step.due_at_ms <= NEVER_MS and step.due_at_ms > now_ms:
         return (_Stretch("wait", since_ms, end_ms, "sleeps"),)
-    return (_Stretch("open", since_ms, end_ms, "at work"),)
+    return (*queued, _Stretch("open", since_ms, end_ms, "at work"))
 
 
-def _known_before(record: RunRecord, at_ms: int) -> int:
-    """Return the last moment before which a step with an unknown start cannot have ended: what came before it."""
-    earlier = [s.committed_at_ms for s in record.steps if s.committed_at_ms is not None and s.committed_at_ms < at_ms]
-    return max([record.created_at_ms, *earlier])
+def _tried(step: StepRecord) -> str:
+    return f"{step.attempts} failed attempts, and back-off"
 
 
 def _ordered(
@@ -151,10 +175,11 @@ def _ordered(
     """Return every step below the one it lies in, in the order of their beginnings."""
     known = {step.path: step for step in steps}
     paths = {path[:depth]: None for path in known for depth in range(1, len(path) + 1)}
-    begins: dict[Path, int] = {}
-    for path in paths:
-        inside = [s.begin_ms for other, each in stretches.items() if other[: len(path)] == path for s in each]
-        begins[path] = min(inside, default=0)
+    begins = dict.fromkeys(paths, NEVER_MS)
+    for path, each in stretches.items():
+        begin_ms = min((one.begin_ms for one in each), default=NEVER_MS)
+        for depth in range(1, len(path) + 1):
+            begins[path[:depth]] = min(begins[path[:depth]], begin_ms)
     order = sorted(paths, key=lambda path: tuple((begins[path[:n]], path[n - 1]) for n in range(1, len(path) + 1)))
     return [(path, known.get(path)) for path in order]
 
