@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +94,13 @@ def test_the_screens_are_drawn(page: Page, place: Place, tmp_path: Path) -> None
     assert len(bars) == 2
     boxes = [bar.bounding_box() for bar in bars]
     assert all(box is not None and box["width"] > 0 and box["height"] == 10 for box in boxes)
+
+
+def test_a_narrow_screen_shows_where_one_is_and_an_axis_that_can_be_read(page: Page, place: Place) -> None:
+    page.set_viewport_size({"width": 400, "height": 800})
+    page.goto(f"{place.server.url}/schedules")
+    expect(page.locator("nav [aria-current]")).to_be_in_viewport(ratio=1)
+    page.goto(f"{place.server.url}/runs/{place.runs['good']}")
+    boxes = [box for text in page.locator(".axis text").all() if (box := text.bounding_box()) is not None]
+    assert len(boxes) == 3
+    assert all(a["x"] + a["width"] <= b["x"] for a, b in pairwise(boxes)), boxes

@@ -27,6 +27,10 @@ document.addEventListener("change", (event) => {
   for (const box of event.target.form.querySelectorAll('input[name="id"]')) box.checked = event.target.checked;
 });
 
+const nav = document.querySelector('nav[aria-label="Screens"]');
+const current = nav?.querySelector("[aria-current]");
+if (current) nav.scrollLeft = current.offsetLeft - nav.offsetLeft - (nav.clientWidth - current.offsetWidth) / 2; // on a narrow screen it scrolls
+
 keepTimes();
 listen();
 goLive();
