@@ -318,3 +318,16 @@ class Dispatcher(Protocol):
     async def close(self) -> None:
         """Let go of connections."""
         ...
+
+
+class Throttling(Protocol):
+    """What a dispatcher may offer besides: to say who waits for the limits that its transport keeps."""
+
+    async def waiting_behind(self, flow_key: str) -> int | None:
+        """Return how many messages wait for a slot of a flow-control key, None when that cannot be known."""
+        ...
+
+
+def throttling_of(dispatcher: Dispatcher) -> Throttling | None:
+    """Return the dispatcher as one that knows of limits, or None when it does not."""
+    return cast(Throttling, dispatcher) if hasattr(dispatcher, "waiting_behind") else None

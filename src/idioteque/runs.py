@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from idioteque.clock import Clock
-from idioteque.dispatcher import Dispatcher
+from idioteque.dispatcher import Dispatcher, throttling_of
 from idioteque.durations import Duration, seconds
 from idioteque.engine import Outbox, describe, described
 from idioteque.errors import ConfigurationError, InvalidValue, RunCancelled, RunFailed, RunUnknown
@@ -70,6 +70,9 @@ class Why:
     until: datetime | None = None
 
 
+ON_ITS_WAY = Why("running", "its message is on its way; if a process died with it, it comes again")
+
+
 @dataclass(frozen=True, slots=True)
 class RunPage:
     """Some runs, the newest first and without their steps; `cursor` asks for the next page, None when there is none."""
@@ -93,6 +96,7 @@ class Runs:
         self._metrics = metrics
         self._store = store
         self._outbox = Outbox(dispatcher, schema, clock)
+        self._throttling = throttling_of(dispatcher)
         self._functions = functions
         self._clock = clock
 
@@ -138,11 +142,27 @@ class Runs:
             pause_s = min(LOOK_EVERY_S, pause_s * 1.5)
 
     async def why(self, run_id: str) -> Why | None:
-        """Return why a run has not ended, or None when it has; raise `RunUnknown`."""
+        """Return why a run has not ended, or None when it has; raise `RunUnknown`.
+
+        Whether a message that is due waits for a limit of the function (`throttled`) is known to the transport alone:
+        `QStashDispatcher` asks it, others say `running`.
+        """
         record = await self._store.get(checked_id(run_id, "run id"))
         if record is None:
             raise RunUnknown(run_id)
-        return None if record.status in ENDED else _why(record, self._clock.now_ms())
+        if record.status in ENDED:
+            return None
+        return _why(record, self._clock.now_ms()) or await self._throttled(record) or ON_ITS_WAY
+
+    async def _throttled(self, record: RunRecord) -> Why | None:
+        options: dict[str, Any] = json.loads(record.options)
+        flow = options.get("flow")
+        if flow is None or self._throttling is None:
+            return None
+        waiting = await self._throttling.waiting_behind(flow[0])
+        if not waiting:
+            return None
+        return Why("throttled", f"its message waits for a slot of {flow[0]!r} ({flow[1]}); waiting there: {waiting}")
 
     async def cancel(self, run_id: str) -> Status:
         """End a run without a result: steps in progress end, none is started; return its status from now on.
@@ -228,7 +248,8 @@ class Runs:
         return json.loads(unpacked(payload)) if function is None else function.codec.decode(payload)
 
 
-def _why(record: RunRecord, now_ms: int) -> Why:
+def _why(record: RunRecord, now_ms: int) -> Why | None:
+    """Say what the store knows; None when a message is due."""
     if record.lease_until_ms > now_ms:
         return Why("running", "a delivery is at work on it", _time(record.lease_until_ms))
     if record.trouble is not None:
@@ -247,7 +268,7 @@ def _why(record: RunRecord, now_ms: int) -> Why:
         if step.waits_for is not None:
             return Why("waiting_for_event", f"step {key!r} waits for {step.waits_for}", until)
         return Why("sleeping", f"in {key!r}", until)
-    return Why("running", "its message is on its way; if a process died with it, it comes again")
+    return None
 
 
 def _run(record: RunRecord) -> Run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from dataclasses import replace
 from typing import Literal, cast
 from urllib.parse import parse_qsl, urlsplit
 
-from idioteque.client import QStash
+from idioteque.client import AnswerUnreadable, ApiRefusal, QStash
 from idioteque.clock import Clock, SystemClock
 from idioteque.dispatcher import CALLBACK_HEADER, FAILURE_CALLBACK, Outgoing
 from idioteque.dispatchers.schedules import ScheduleSync, SyncedSchedules
@@ -34,6 +35,8 @@ BATCH_MESSAGES_MAX = 500
 BATCH_BYTES_MAX = 4 * 1024 * 1024
 ERROR_LENGTH_MAX = 500
 KEY_NAMES = ("QSTASH_CURRENT_SIGNING_KEY", "QSTASH_NEXT_SIGNING_KEY")
+
+_log = logging.getLogger("idioteque")
 
 
 class QStashDispatcher:
@@ -140,6 +143,16 @@ class QStashDispatcher:
         account = Account(self.url, self._token, None, None)
         sync = ScheduleSync(QStash(account, self._transport), self.mount_url, self.retries, self._retry_delay)
         return await sync.run(worker.functions if functions is None else functions, dry_run=dry_run)
+
+    async def waiting_behind(self, flow_key: str) -> int | None:
+        """Return how many messages wait for a slot of a flow-control key, None when QStash does not say."""
+        try:
+            key = await QStash(Account(self.url, self._token, None, None), self._transport).flow_key(flow_key)
+        except (ConfigurationError, ApiRefusal, AnswerUnreadable, TransportError) as error:
+            _log.warning("could not ask who waits behind %r: %s", flow_key, type(error).__name__)
+            return None
+        count = key.get("waitListSize")
+        return count if isinstance(count, int) else None
 
     async def close(self) -> None:
         await self._transport.close()
