@@ -225,3 +225,19 @@ async def test_an_unsigned_mount_takes_what_the_dispatcher_posts(clock: ManualCl
     assert published.event_id == "p-1"
     assert await worker.runs.result(published.run_id("f"), timeout=1) == "pong"
     assert dispatcher.dead_letters == []
+
+
+async def test_closing_drops_what_a_delivery_sends_while_it_ends() -> None:
+    class Parting(InlineDispatcher):
+        async def _attempt(self, headers: list[tuple[str, str]], body: bytes) -> HttpResponse:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await self.dispatch({}, delay="3d")
+            raise AssertionError("never set")
+
+    dispatcher = Parting()
+    await dispatcher.dispatch({})
+    await asyncio.sleep(0)
+    await asyncio.wait_for(dispatcher.close(), 10)
+    assert dispatcher.pending == 0

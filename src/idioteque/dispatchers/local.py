@@ -82,11 +82,13 @@ class LocalDispatcher:
                 await self._ended(task)
 
     async def close(self) -> None:
-        """Drop whatever is queued."""
-        for task in list(self._tasks):
-            with contextlib.suppress(RuntimeError):  # its loop is closed
-                task.get_loop().call_soon_threadsafe(task.cancel)
-        await LocalDispatcher.drain(self)
+        """Drop whatever is queued, and what deliveries send while they end."""
+        while tasks := list(self._tasks):
+            for task in tasks:
+                with contextlib.suppress(RuntimeError):  # its loop is closed
+                    task.get_loop().call_soon_threadsafe(task.cancel)
+            for task in tasks:
+                await self._ended(task)
 
     async def _ended(self, task: asyncio.Task[None]) -> None:
         loop = task.get_loop()
