@@ -17,10 +17,6 @@ class Deadline:
         self.has_left = False
         """Whether something was left to another delivery."""
 
-    def anew(self) -> Deadline:
-        """Return the same for a pass that has recorded nothing."""
-        return Deadline(self._clock, self._at_s)
-
     def allow(self) -> None:
         """Something was recorded."""
         self._is_allowed = True

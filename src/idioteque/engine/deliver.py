@@ -21,7 +21,7 @@ from idioteque.engine.answers import Answer, Delivery
 from idioteque.engine.asks import Asks
 from idioteque.engine.claims import Claims, inherited, new_run
 from idioteque.engine.endings import Concluded, Ending, Faulted, LeaseLost, Missing, Raised, Returned, Suspended
-from idioteque.engine.failures import failure, overdue, pause_s, returned, spent
+from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, failure, pause_s, returned
 from idioteque.engine.inline import InlinePass
 from idioteque.engine.inputs import Inputs
 from idioteque.engine.leases import Leases
@@ -36,6 +36,7 @@ from idioteque.function import Function, failure_handler, run_id
 from idioteque.metrics import SILENT, Metrics
 from idioteque.paths import BODY, path_text
 from idioteque.store import (
+    MAX_STRIKES,
     Busy,
     Claimed,
     Exhausted,
@@ -178,11 +179,7 @@ class Engine:
     # ---- runs
 
     async def _go_on(
-        self,
-        envelope: RunEnvelope,
-        delivery: Delivery,
-        claiming: Awaitable[Claimed] | None = None,
-        kept: InlinePass | None = None,
+        self, envelope: RunEnvelope, delivery: Delivery, claiming: Awaitable[Claimed] | None = None
     ) -> Answer:
         function = self.functions.get(envelope.function_id)
         if function is None:
@@ -195,7 +192,7 @@ class Engine:
             claimed = await (claiming or self._claims.claim(run, envelope, delivery))
             claiming = None
             if isinstance(claimed, Started):
-                answer = await self._under_lease(function, envelope, delivery, claimed, kept)
+                answer = await self._under_lease(run, function, envelope, delivery, claimed)
                 if answer is not None:
                     return answer
                 continue
@@ -213,7 +210,7 @@ class Engine:
                 await self._outbox.wake_body(envelope, claimed.wake)
                 return Answer(200, "the step has an outcome")
             if isinstance(claimed, Exhausted):
-                await self._store.commit(Lease(run, 0, envelope.path), envelope.path, spent(claimed.strikes))
+                await self._store.commit(Lease(run, 0, envelope.path), envelope.path, _spent(claimed))
                 continue
             return self._unknown(run, envelope, claimed)
         return Answer(503, "the run changed hands too often")
@@ -229,16 +226,12 @@ class Engine:
     # ---- under the lease
 
     async def _under_lease(
-        self, function: Function, envelope: RunEnvelope, delivery: Delivery, started: Started, kept: InlinePass | None
+        self, run: str, function: Function, envelope: RunEnvelope, delivery: Delivery, started: Started
     ) -> Answer | None:
         """Run the function as far as it gets; None when the run must be claimed once more."""
-        run = run_id(envelope.event_id, function.id)
         lease = Lease(run, started.token, envelope.path)
-        if kept is not None and not kept.can_run_step(envelope.path, started):
-            await kept.end()
-            kept = None
         report = StepReport(run, function.id, self._metrics, self._clock)
-        one = kept or InlinePass(
+        one = InlinePass(
             *(run, started, self._store, self._clock, report),
             target=envelope.path,
             isolated=self._isolated,
@@ -246,9 +239,9 @@ class Engine:
         )
         if envelope.path == BODY:
             (self._metrics.run_started if started.token == 1 else self._metrics.run_replayed)(function.id)
-        late = overdue(function, started.created_at_ms, self._clock.now_ms())
-        if late is not None and envelope.path == BODY:
-            return await self._finish(function, lease, failure(late), started)
+        overdue = self._overdue(function, started)
+        if overdue is not None and envelope.path == BODY:
+            return await self._finish(function, lease, failure(overdue), started)
         try:
             event = self._inputs.of(function, started.event)
             if function.controls.cancel_on and await self._starts.watch_cancels(lease, function, event, started):
@@ -266,11 +259,10 @@ class Engine:
             raise
         self._leases.drop(lease)
         self._claims.learn(run, started, one.recorded)
-        try:
-            answer = await self._conclude(function, envelope, started, lease, ending)
-            return await self._go_on(answer, delivery, kept=one) if isinstance(answer, RunEnvelope) else answer
-        finally:
-            await one.end()
+        answer = await self._conclude(function, envelope, started, lease, ending)
+        if isinstance(answer, RunEnvelope):
+            return await self._go_on(answer, delivery)
+        return answer
 
     async def _remind(self, function: Function, envelope: RunEnvelope, started: Started) -> None:
         """Have a run that waits looked at when its time is over, counted from its creation, or on the way there."""
@@ -279,6 +271,12 @@ class Engine:
             left_s = timeout_s - (self._clock.now_ms() - started.created_at_ms) / 1000
             body = replace(envelope, path=BODY, at_most_once=False)
             await self._outbox.remind(body, max(0.0, left_s), started.created_at_ms)
+
+    def _overdue(self, function: Function, started: Started) -> Exception | None:
+        timeout_s = function.controls.timeout_s
+        if timeout_s is None or self._clock.now_ms() < started.created_at_ms + timeout_s * 1000:
+            return None
+        return TimeoutError(f"the run did not end within {timeout_s:g} s, its timeout")
 
     async def _run(
         self, one: InlinePass, function: Function, event: Any, started: Started, delivery: Delivery
@@ -294,8 +292,7 @@ class Engine:
             log=lambda: run_logger(run, started, delivery),
         )
         with run_span(run, started) as mark:
-            is_new = one.lease.token == started.token  # else its body is kept, and waits for this very step
-            ending = await (one.run(lambda: function.handler(event, context)) if is_new else one.run_step(started))
+            ending = await one.run(lambda: function.handler(event, context))
             tell_ending(mark, self._metrics, function.id, ending)
             return ending
 
@@ -395,3 +392,7 @@ class Engine:
             await self._store.release(lease, "shutdown")
         except Exception as error:  # then it ends by itself
             _log.warning("could not hand back the lease of %s: %s", lease.run_id, type(error).__name__)
+
+
+def _spent(exhausted: Exhausted) -> Outcome:
+    return CRASH_LOOP if exhausted.strikes > MAX_STRIKES else INTERRUPTED

@@ -41,11 +41,6 @@ INTERRUPTED = _outcome(INTERRUPT, "StepInterrupted", "it was started at most onc
 CRASH_LOOP = _outcome(FAILED, "CrashLoop", f"it was started {MAX_STRIKES} times, and each time its process died")
 
 
-def spent(strikes: int) -> Outcome:
-    """Return the outcome of a step that was started too often without an end."""
-    return CRASH_LOOP if strikes > MAX_STRIKES else INTERRUPTED
-
-
 def returned(function: Function, value: object) -> Outcome:
     """Return the outcome that records what a function returned, or that this cannot be stored."""
     try:
@@ -61,14 +56,6 @@ def pause_s(function: Function, error: BaseException, attempts: int) -> float | 
     if isinstance(error, DuplicateStepKey):
         return None
     return function.retry.after(error, attempts)
-
-
-def overdue(function: Function, created_at_ms: int, now_ms: int) -> Exception | None:
-    """Return what a run fails with whose time is over."""
-    timeout_s = function.controls.timeout_s
-    if timeout_s is None or now_ms < created_at_ms + timeout_s * 1000:
-        return None
-    return TimeoutError(f"the run did not end within {timeout_s:g} s, its timeout")
 
 
 def described(payload: bytes) -> dict[str, Any]:

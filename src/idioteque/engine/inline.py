@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any, NoReturn
 
 from idioteque.callers import contained
@@ -35,7 +33,6 @@ from idioteque.engine.step import Scope, Sleep, Step, Wait, current
 from idioteque.errors import DuplicateStepKey, InvalidValue, PassOver
 from idioteque.paths import BODY, PATH_DEPTH_MAX, Path, checked_key, path_text
 from idioteque.store import Lease, Outcome, Recorded, Started, Store
-from idioteque.tracing import is_heard
 
 IDLE_TURNS = 20  # how many layers of `gather` and task groups a result may have to rise through
 CLEANUP_S = 5.0
@@ -78,12 +75,7 @@ class InlinePass:
         self._concluded: Concluded | None = None
         self._target_met = target == BODY
         self._function_id = started.function_id
-        self._started = started
         self._history = History(started.outcomes)
-        self._body: asyncio.Future[object] | None = None
-        self._met: list[Step] = []
-        """The steps of the body that get deliveries of their own, and the context in which the last was asked for."""
-        self._context = contextvars.Context()
         self._root = Scope(self, BODY)
         self._running: dict[Path, asyncio.Task[Outcome | None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -104,47 +96,9 @@ class InlinePass:
     # ---- the pass
 
     async def run(self, body: Callable[[], Awaitable[object]]) -> Ending:
-        """Run the body as far as it gets; no step is left running when this returns.
-
-        A body that waits for one step with a delivery of its own, and for nothing else, is kept until `end` is called,
-        since this very delivery may go on as that step's.
-        """
+        """Run the body as far as it gets; no step is left running when this returns."""
         task = asyncio.ensure_future(contained(body, self))
         task.add_done_callback(lambda _: self._changed.set())
-        return await self._run_on(task)
-
-    async def run_step(self, started: Started) -> Ending:
-        """Run the one step that the body waits for, under the lease that its claim has taken."""
-        (step,) = self._met
-        self.lease = replace(self.lease, token=started.token, path=step.path)
-        self.unfinished, self.postponed, self.awaits = dict(started.unfinished), {}, False
-        self.deadline = self.deadline.anew()
-        self.recorded, self._met, self._scheduled = [], [], {}
-        self._is_ended, self._target_met = False, True
-        body, self._body = self._body, None
-        assert body is not None
-        self._context.run(self._begun, step)
-        return await self._run_on(body)
-
-    def can_run_step(self, path: Path, started: Started) -> bool:
-        """Whether the body that was kept waits for this step, a new one, and nothing has happened since."""
-        before, now = self._started, started
-        return (
-            [step.path for step in self._met] == [path]
-            and self._body is not None
-            and not self._body.done()
-            and (before.epoch, before.attempts, now.strikes) == (now.epoch, now.attempts, 1)
-            and len(before.outcomes) + len(self.recorded) == len(now.outcomes)
-            and not any(known.path[:1] == path for known in now.outcomes)
-        )
-
-    async def end(self) -> None:
-        """Let go of a body that was kept."""
-        if self._body is not None:
-            body, self._body = self._body, None
-            await self._clean_up(body)
-
-    async def _run_on(self, task: asyncio.Future[object]) -> Ending:
         try:
             while not self._is_through(task):
                 await self._changed.wait()
@@ -160,17 +114,9 @@ class InlinePass:
             while self._active:
                 self._changed.clear()
                 await self._changed.wait()
-            ending = self._ending(task)
-            if isinstance(ending, Suspended) and self._is_worth_keeping(task):
-                self._body = task
-            return ending
+            return self._ending(task)
         finally:
-            if self._body is None:
-                await self._clean_up(task)
-
-    def _is_worth_keeping(self, task: asyncio.Future[object]) -> bool:
-        is_alone = len(self._met) == 1 and not (self.postponed or self.awaits or self._threads)
-        return is_alone and not task.done() and self.lease.path == BODY and not is_heard()
+            await self._clean_up(task)
 
     def _is_idle(self) -> bool:
         return not self._active and (self._parked > 0 or self._history.is_waited_for)
@@ -283,8 +229,6 @@ class InlinePass:
             self.awaits = True
         else:
             self._scheduled[step.path] = step.at_most_once
-            self._met.append(step)
-            self._context = contextvars.copy_context()
         return False
 
     def scope(self) -> Scope:

@@ -84,37 +84,6 @@ async def test_sequential_steps_cost_one_message_each_and_two_more_at_most(rig: 
     assert len(rig.dispatcher.sent) <= count + 2
 
 
-async def test_a_delivery_that_goes_on_as_a_steps_keeps_the_body_for_it(rig: Rig) -> None:
-    begun, let_go, tokens = 0, 0, list[int]()
-
-    @rig.worker.function("f", on="order")
-    async def f(event: Order, ctx: Context) -> list[str]:
-        nonlocal begun, let_go
-        begun += 1
-        seen: list[str] = []
-
-        async def step(name: str) -> str:
-            assert begun == let_go + 1, "what the body holds is held while its step runs"
-            tokens.append(ctx.fencing_token)
-            nested = await ctx.execute("nested", rig.effect, f"{name}.nested")
-            assert ctx.attempt == 1
-            return str(nested)
-
-        try:
-            seen += [await ctx.execute(f"s{n}", step, f"s{n}") for n in range(3)]
-            await ctx.sleep("nap", "1h")
-            return seen
-        finally:
-            let_go += 1
-
-    run = await rig.run()
-
-    assert run.result == ["s0.nested", "s1.nested", "s2.nested"]
-    assert set(rig.effects.values()) == {1}
-    assert (begun, let_go) == (5, 5), "once for each claim of the body, and not for those of steps"
-    assert tokens == sorted(set(tokens)), "each delivery of a step has a token of its own"
-
-
 async def test_every_step_runs_in_a_delivery_of_its_own_at_the_same_time_as_its_siblings(rig: Rig) -> None:
     inside = 0
     most = 0
