@@ -53,6 +53,8 @@ class Claim:
     `owner` is drawn anew for each claim, so that a repeated call is recognised; `message_id` and `retried` are those of
     the delivery, which tell a second attempt from a second message.
     `known` is the `seq` of the last outcome that the caller holds already, 0 for none: the answer may begin with it.
+    With `inside`, the caller needs nothing of the history but what is recorded of this step and of those in it; a store
+    may tell more.
     """
 
     run_id: str
@@ -64,6 +66,7 @@ class Claim:
     path: Path = BODY
     at_most_once: bool = False
     known: int = 0
+    inside: bool = False
 
 
 @dataclass(frozen=True, slots=True)

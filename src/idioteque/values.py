@@ -57,7 +57,7 @@ class Codec:
     def decode(self, encoded: bytes) -> Any:
         """Return the value as its declared type; raise `NotSerializable` when it does not fit (any more)."""
         try:
-            return self._adapter.validate_json(unpacked(encoded), by_alias=False, by_name=True)
+            return self._adapter.validator.validate_json(unpacked(encoded), by_alias=False, by_name=True)
         except Exception as error:  # whatever a validator of the user's raises
             raise NotSerializable(
                 f"the stored result is not a {_type_name(self.annotation)}: {_reason(error)}"

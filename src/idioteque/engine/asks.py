@@ -10,7 +10,7 @@ from idioteque.context import StepOptions
 from idioteque.engine.failures import raised
 from idioteque.engine.inline import InlinePass
 from idioteque.engine.outbox import Outbox
-from idioteque.engine.step import MISSING, Prepare, Sleep, Step, Wait
+from idioteque.engine.step import MISSING, Prepare, Sleep, Step, Wait, current
 from idioteque.engine.waits import Watch
 from idioteque.function import Published
 from idioteque.ids import derived_id
@@ -23,9 +23,21 @@ class Asks:
     """The engine's side of a context, for one pass."""
 
     def __init__(self, one: InlinePass, started: Started, outbox: Outbox) -> None:
-        self._pass = one
+        self._own = one
         self._started = started
         self._outbox = outbox
+
+    @property
+    def _pass(self) -> InlinePass:
+        """The pass that the caller runs in: of a step that was lent to another delivery, that one's."""
+        scope = current.get(None)
+        if (
+            scope is not None
+            and isinstance(scope.owner, InlinePass)
+            and scope.owner.lease.run_id == self._own.lease.run_id
+        ):
+            return scope.owner
+        return self._own
 
     async def execute(
         self, key: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: StepOptions

@@ -5,18 +5,31 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from idioteque.dispatcher import RunEnvelope
 from idioteque.engine.answers import Delivery
+from idioteque.engine.kept import Offer
 from idioteque.engine.leases import LEASE_MS
 from idioteque.engine.remembered import Remembered
+from idioteque.function import Function
 from idioteque.ids import nonce
 from idioteque.paths import Path
 from idioteque.store import Claim, Claimed, NewRun, Recorded, Started, Store
 
 UNANSWERED_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run that a delivery goes on with; `offer` is its step as the body asked for it, where that is still there."""
+
+    run: str
+    function: Function
+    envelope: RunEnvelope
+    delivery: Delivery
+    offer: Offer | None
 
 
 class Claims:
@@ -27,8 +40,9 @@ class Claims:
         self._remembered = Remembered()
         self._unanswered: OrderedDict[tuple[str, Path, str], str] = OrderedDict()
 
-    async def claim(self, run: str, envelope: RunEnvelope, delivery: Delivery) -> Claimed:
-        """Claim, and return the whole history whatever was read of it.
+    async def claim(self, run: str, envelope: RunEnvelope, delivery: Delivery, *, inside: bool = False) -> Claimed:
+        """Claim, and return the whole history whatever was read of it; or, in the epoch of the message, just what is
+        recorded `inside` its step.
 
         A claim whose answer was lost may have taken the lease. When its message comes again, it is asked under the same
         owner, so that it gets that lease, and no strike for a crash that was none.
@@ -36,21 +50,23 @@ class Claims:
         message_id, retried = envelope.instead_of or (delivery.message_id, delivery.retried)
         place = (run, envelope.path, message_id)
         owner = self._unanswered.pop(place, None) or nonce()
-        known = self._remembered.known(run)
+        known = 0 if inside else self._remembered.known(run)
         new, path, at_most_once = new_run(envelope), envelope.path, envelope.at_most_once
-        request = Claim(run, owner, message_id, retried, LEASE_MS, new, path, at_most_once, known)
+        request = Claim(run, owner, message_id, retried, LEASE_MS, new, path, at_most_once, known, inside)
         try:
-            return await self._whole(request)
+            return await self._whole(request, envelope.epoch)
         except Exception:
             self._unanswered[place] = owner
             while len(self._unanswered) > UNANSWERED_MAX:
                 self._unanswered.popitem(last=False)
             raise
 
-    async def _whole(self, request: Claim) -> Claimed:
+    async def _whole(self, request: Claim, epoch: int) -> Claimed:
         answer = await self._store.claim(request)
         if not isinstance(answer, Started):
             return answer
+        if request.inside:
+            return answer if answer.epoch == epoch else await self._store.claim(replace(request, inside=False))
         whole = self._remembered.completed(request.run_id, request.known, answer)
         return whole if whole is not None else await self._store.claim(replace(request, known=0))
 

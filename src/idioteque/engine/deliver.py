@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from idioteque.clock import Clock
@@ -19,14 +20,15 @@ from idioteque.context import Context
 from idioteque.dispatcher import Dispatcher, Envelope, EventEnvelope, RunEnvelope, TickEnvelope
 from idioteque.engine.answers import Answer, Delivery
 from idioteque.engine.asks import Asks
-from idioteque.engine.claims import Claims, inherited, new_run
+from idioteque.engine.claims import Claims, Job, inherited, new_run
 from idioteque.engine.endings import Concluded, Ending, Faulted, LeaseLost, Missing, Raised, Returned, Suspended
-from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, failure, pause_s, returned
+from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, failure, overdue, pause_s, returned
 from idioteque.engine.inline import InlinePass
 from idioteque.engine.inputs import Inputs
+from idioteque.engine.kept import KeptBodies, run_offer
 from idioteque.engine.leases import Leases
 from idioteque.engine.outbox import Outbox
-from idioteque.engine.reporting import StepReport, fields_of, run_logger, run_span, tell_ending
+from idioteque.engine.reporting import StepReport, fields_of, run_logger, run_span, tell_ending, unknown
 from idioteque.engine.reports import Reports
 from idioteque.engine.retention import Retention
 from idioteque.engine.starts import Arrival, Begin, Starts
@@ -48,7 +50,6 @@ from idioteque.store import (
     Started,
     Store,
     Trouble,
-    Unknown,
     Waiting,
     Won,
 )
@@ -87,6 +88,7 @@ class Engine:
         self._retention = Retention(store, clock, retention_s)
         self._claims = Claims(store)
         self._ending: set[asyncio.Future[None]] = set()
+        self._kept = KeptBodies(clock, self._end_later)
 
     async def deliver(self, envelope: Envelope, delivery: Delivery) -> Answer:
         """Do all that a message asks for, and say whether it may be acknowledged; infrastructure's failures are 503."""
@@ -138,8 +140,10 @@ class Engine:
         claiming = asyncio.ensure_future(self._claims.claim(run_id(envelope.event_id, function.id), first, delivery))
         try:
             await self._starts.arrive(arrival)
-        except BaseException:
-            self._end_later(self._unclaimed(run_id(envelope.event_id, function.id), claiming))
+        except BaseException as error:
+            ended = self._end_later(self._unclaimed(run_id(envelope.event_id, function.id), claiming))
+            if isinstance(error, Exception):
+                await ended  # before the answer, after which others may deal with the run
             raise
         return await self._go_on(first, delivery, claiming)
 
@@ -188,17 +192,22 @@ class Engine:
         run = run_id(envelope.event_id, function.id)
         if await self._starts.is_superseded(envelope):
             return Answer(200, "superseded: a later event came while this one was held back")
+        with self._kept.borrowed(run, envelope.epoch, envelope.path) as offer:
+            return await self._claim(Job(run, function, envelope, delivery, offer), claiming)
+
+    async def _claim(self, job: Job, claiming: Awaitable[Claimed] | None) -> Answer:
+        run, envelope, delivery = job.run, job.envelope, job.delivery
         for _ in range(CLAIMS_MAX):
-            claimed = await (claiming or self._claims.claim(run, envelope, delivery))
+            claimed = await (claiming or self._claims.claim(run, envelope, delivery, inside=job.offer is not None))
             claiming = None
             if isinstance(claimed, Started):
-                answer = await self._under_lease(run, function, envelope, delivery, claimed)
+                answer = await self._under_lease(job, claimed)
                 if answer is not None:
                     return answer
                 continue
             if isinstance(claimed, Finished):
                 self._claims.forget(run)
-                await self._reports.tell(run, function)
+                await self._reports.tell(run, job.function)
                 return Answer(200, f"the run is {claimed.status}")
             if isinstance(claimed, Busy):
                 await self._outbox.look_again(envelope, claimed, (delivery.message_id, delivery.retried))
@@ -212,36 +221,27 @@ class Engine:
             if isinstance(claimed, Exhausted):
                 await self._store.commit(Lease(run, 0, envelope.path), envelope.path, _spent(claimed))
                 continue
-            return self._unknown(run, envelope, claimed)
+            return unknown(run, envelope, self._clock.now_ms())
         return Answer(503, "the run changed hands too often")
-
-    def _unknown(self, run: str, envelope: RunEnvelope, _: Unknown) -> Answer:
-        told = fields_of(run, envelope)
-        if self._clock.now_ms() > envelope.not_after_ms:
-            _log.warning("run %s is not stored (any more), its message is past its time: dropped", run, extra=told)
-            return Answer(200, "the run is past its retention")
-        _log.error("run %s is not stored: was the store lost, or is this the wrong one?", run, extra=told)
-        return Answer(503, f"RunUnknown: no run {run!r} is stored")
 
     # ---- under the lease
 
-    async def _under_lease(
-        self, run: str, function: Function, envelope: RunEnvelope, delivery: Delivery, started: Started
-    ) -> Answer | None:
+    async def _under_lease(self, job: Job, started: Started) -> Answer | None:
         """Run the function as far as it gets; None when the run must be claimed once more."""
+        run, function, envelope = job.run, job.function, job.envelope
         lease = Lease(run, started.token, envelope.path)
         report = StepReport(run, function.id, self._metrics, self._clock)
         one = InlinePass(
             *(run, started, self._store, self._clock, report),
             target=envelope.path,
             isolated=self._isolated,
-            deadline_s=delivery.deadline_s,
+            deadline_s=job.delivery.deadline_s,
         )
         if envelope.path == BODY:
             (self._metrics.run_started if started.token == 1 else self._metrics.run_replayed)(function.id)
-        overdue = self._overdue(function, started)
-        if overdue is not None and envelope.path == BODY:
-            return await self._finish(function, lease, failure(overdue), started)
+        late = overdue(function, started, self._clock.now_ms())
+        if late is not None and envelope.path == BODY:
+            return await self._finish(function, lease, failure(late), started)
         try:
             event = self._inputs.of(function, started.event)
             if function.controls.cancel_on and await self._starts.watch_cancels(lease, function, event, started):
@@ -251,17 +251,22 @@ class Engine:
             raise
         self._leases.hold(lease, one.lose)
         try:
-            ending = await self._run(one, function, event, started, delivery)
+            ending = await self._run(one, job, event, started)
         except asyncio.CancelledError:
             ended = self._end_later(self._let_go(one))
             if not one.has_threads:
                 await asyncio.shield(ended)
             raise
         self._leases.drop(lease)
-        self._claims.learn(run, started, one.recorded)
+        if job.offer is None:
+            self._claims.learn(run, started, one.recorded)
+        if one.offers:
+            self._kept.keep(run, started.epoch, one)
+        elif envelope.path == BODY:
+            self._kept.drop(run)
         answer = await self._conclude(function, envelope, started, lease, ending)
         if isinstance(answer, RunEnvelope):
-            return await self._go_on(answer, delivery)
+            return await self._go_on(answer, job.delivery)
         return answer
 
     async def _remind(self, function: Function, envelope: RunEnvelope, started: Started) -> None:
@@ -272,27 +277,23 @@ class Engine:
             body = replace(envelope, path=BODY, at_most_once=False)
             await self._outbox.remind(body, max(0.0, left_s), started.created_at_ms)
 
-    def _overdue(self, function: Function, started: Started) -> Exception | None:
-        timeout_s = function.controls.timeout_s
-        if timeout_s is None or self._clock.now_ms() < started.created_at_ms + timeout_s * 1000:
-            return None
-        return TimeoutError(f"the run did not end within {timeout_s:g} s, its timeout")
-
-    async def _run(
-        self, one: InlinePass, function: Function, event: Any, started: Started, delivery: Delivery
-    ) -> Ending:
-        run = one.lease.run_id
+    async def _run(self, one: InlinePass, job: Job, event: Any, started: Started) -> Ending:
+        run, function = job.run, job.function
+        asks = Asks(one, started, self._outbox)
         context = Context(
-            Asks(one, started, self._outbox),
+            asks,
             self._clock,
             event_id=started.event_id,
             run_id=run,
             function_id=function.id,
             attempt=started.attempts + 1,
-            log=lambda: run_logger(run, started, delivery),
+            log=lambda: run_logger(run, started, job.delivery),
         )
         with run_span(run, started) as mark:
-            ending = await one.run(lambda: function.handler(event, context))
+            body: Callable[[], Awaitable[object]] = partial(function.handler, event, context)
+            if job.offer is not None and started.epoch == job.envelope.epoch:
+                body = run_offer(job.offer, one.lease.path[0], asks.execute)
+            ending = await one.run(body)
             tell_ending(mark, self._metrics, function.id, ending)
             return ending
 

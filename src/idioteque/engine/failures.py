@@ -8,7 +8,7 @@ from typing import Any
 
 from idioteque.errors import DuplicateStepKey, ResultNotSerializable, StepFailed, StepInterrupted, text_of
 from idioteque.function import Function
-from idioteque.store import MAX_STRIKES, Outcome
+from idioteque.store import MAX_STRIKES, Outcome, Started
 from idioteque.values import NotSerializable
 
 TRACEBACK_LENGTH_MAX = 8000
@@ -75,3 +75,11 @@ def raised(key: str, payload: bytes) -> StepFailed:
     document = described(payload)
     cls = _CLASSES.get(document["kind"], StepFailed)
     return cls(key, document["type"], document["message"], document["traceback"])
+
+
+def overdue(function: Function, started: Started, now_ms: int) -> Exception | None:
+    """Return what ends a run that took longer than its function allows, or None for one that has time left."""
+    timeout_s = function.controls.timeout_s
+    if timeout_s is None or now_ms < started.created_at_ms + timeout_s * 1000:
+        return None
+    return TimeoutError(f"the run did not end within {timeout_s:g} s, its timeout")

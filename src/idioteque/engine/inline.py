@@ -11,9 +11,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from contextvars import Context, copy_context
 from typing import Any, NoReturn
 
-from idioteque.callers import contained
+from idioteque.callers import caller_here, contained
 from idioteque.clock import Clock
 from idioteque.engine.deadline import Deadline
 from idioteque.engine.endings import (
@@ -28,6 +29,7 @@ from idioteque.engine.endings import (
     Suspended,
 )
 from idioteque.engine.history import History
+from idioteque.engine.kept import Offer
 from idioteque.engine.reporting import StepReport
 from idioteque.engine.step import Scope, Sleep, Step, Wait, current
 from idioteque.errors import DuplicateStepKey, InvalidValue, PassOver
@@ -72,6 +74,10 @@ class InlinePass:
         self.awaits = False
         self._isolated = isolated
         self._scheduled: dict[Path, bool] = {}
+        self.offers: dict[Path, Offer] = {}
+        """The steps that wait for deliveries of their own, as long as this pass is open."""
+        self.began_in = Context()
+        self._body: asyncio.Future[object] | None = None
         self._concluded: Concluded | None = None
         self._target_met = target == BODY
         self._function_id = started.function_id
@@ -96,8 +102,17 @@ class InlinePass:
     # ---- the pass
 
     async def run(self, body: Callable[[], Awaitable[object]]) -> Ending:
-        """Run the body as far as it gets; no step is left running when this returns."""
-        task = asyncio.ensure_future(contained(body, self))
+        """Run the body as far as it gets; no step is left running when this returns.
+
+        A pass that has offers is left open, suspended where it is, and must be closed.
+        """
+
+        async def begun() -> object:
+            self.began_in = copy_context()
+            return await body()
+
+        ending: Ending | None = None
+        task = self._body = asyncio.ensure_future(contained(begun, self))
         task.add_done_callback(lambda _: self._changed.set())
         try:
             while not self._is_through(task):
@@ -114,9 +129,11 @@ class InlinePass:
             while self._active:
                 self._changed.clear()
                 await self._changed.wait()
-            return self._ending(task)
+            ending = self._ending(task)
+            return ending
         finally:
-            await self._clean_up(task)
+            if not (isinstance(ending, Suspended) and self.offers):
+                await self.close()
 
     def _is_idle(self) -> bool:
         return not self._active and (self._parked > 0 or self._history.is_waited_for)
@@ -179,17 +196,19 @@ class InlinePass:
             self._changed.clear()
             await self._changed.wait()
 
-    async def _clean_up(self, task: asyncio.Future[object]) -> None:
+    async def close(self) -> None:
         """Cancel what is parked; code that will not end is left behind after a while, since it can do no more harm."""
         self.is_over = True
-        left = {each for each in (task, *self._tasks) if not each.done()} - {asyncio.current_task()}
+        self.offers = {}
+        begun = () if self._body is None else (self._body,)
+        left = {each for each in (*begun, *self._tasks) if not each.done()} - {asyncio.current_task()}
         for each in left:
             each.cancel()
         if left:
             _, stubborn = await asyncio.wait(left, timeout=CLEANUP_S)
             if stubborn:
                 _log.warning("function %s did not end when it was cancelled", self._function_id)
-        for each in (task, *left):
+        for each in (*begun, *left):
             if each.done() and not each.cancelled():
                 each.exception()  # seen: whatever cleaning up raised decides nothing
 
@@ -229,6 +248,8 @@ class InlinePass:
             self.awaits = True
         else:
             self._scheduled[step.path] = step.at_most_once
+        if caller_here.get(None) is None:  # a plain function holds a thread, which is not kept
+            self.offers[step.path] = step.offer()
         return False
 
     def scope(self) -> Scope:

@@ -56,8 +56,8 @@ class Remembered:
             if past is None or not _continues(past, known, answer):
                 self._drop(run_id)
                 return None
-            earlier = past.outcomes[: _place(past.outcomes, known)]
-        return replace(answer, outcomes=[*earlier, *answer.outcomes])
+            earlier = past.outcomes[: _place(past.outcomes, known) + 1]
+        return replace(answer, outcomes=[*earlier, *answer.outcomes[1:]])
 
     def learn(self, run_id: str, started: Started, later: Sequence[Recorded] = ()) -> None:
         """Remember a whole history, and of the outcomes that were recorded since those that follow without a gap."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from idioteque.clock import Clock
 from idioteque.dispatcher import RunEnvelope
-from idioteque.engine.answers import Delivery
+from idioteque.engine.answers import Answer, Delivery
 from idioteque.engine.endings import Ending, Faulted, LeaseLost, Raised
 from idioteque.metrics import SILENT, Metrics
 from idioteque.paths import Path, path_text
@@ -17,6 +17,8 @@ from idioteque.store import Started
 from idioteque.tracing import Mark, is_heard, span
 
 _QUIET = nullcontext()
+
+_log = logging.getLogger("idioteque")
 
 
 class RunLogger(logging.LoggerAdapter[logging.Logger]):
@@ -88,3 +90,13 @@ class StepReport:
     def recorded(self, ok: bool) -> None:
         """An outcome is on record."""
         self._metrics.step_ended(self._function_id, ok)
+
+
+def unknown(run_id: str, envelope: RunEnvelope, now_ms: int) -> Answer:
+    """Say that a message's run is not stored; the message comes again as long as somebody may wait for it."""
+    told = fields_of(run_id, envelope)
+    if now_ms > envelope.not_after_ms:
+        _log.warning("run %s is not stored (any more), its message is past its time: dropped", run_id, extra=told)
+        return Answer(200, "the run is past its retention")
+    _log.error("run %s is not stored: was the store lost, or is this the wrong one?", run_id, extra=told)
+    return Answer(503, f"RunUnknown: no run {run_id!r} is stored")

@@ -15,6 +15,7 @@ from idioteque.durations import seconds
 from idioteque.engine.deadline import Deadline
 from idioteque.engine.endings import Postponed
 from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, UNSERIALIZABLE, NoJsonForm, failure
+from idioteque.engine.kept import Offer
 from idioteque.engine.reporting import StepReport
 from idioteque.errors import PassOver, first_line
 from idioteque.paths import Path, path_text
@@ -118,6 +119,10 @@ class Step(Scope):
     def at_most_once(self) -> bool:
         """Whether its callable may start at most once."""
         return self._options.at_most_once
+
+    def offer(self) -> Offer:
+        """Return what another delivery needs to run it."""
+        return Offer(self._call, self._args, self._kwargs, self._options, contextvars.copy_context())
 
     async def run(self) -> Outcome | None:
         """Run to the outcome; None when this pass will not see one. Never raises anything of the step's."""

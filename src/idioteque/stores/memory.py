@@ -94,6 +94,9 @@ class MemoryStore:
         refused = ledger.claim_step(stored.run, step, seat, claim, now_ms)
         if refused is not None:
             return refused
+        if claim.inside:
+            steps = [each for path, each in stored.steps.items() if path[: len(claim.path)] == claim.path]
+            return snapshots.started(stored.run, stored.event, steps, seat)
         return stored.snapshot(seat, claim.known)
 
     async def commit(self, lease: Lease, path: Path, outcome: Outcome) -> Committed:

@@ -49,6 +49,7 @@ from idioteque.stores.tables import (
     create,
     delivery_of,
     end_run,
+    inside,
     listing,
     load_holder,
     load_run,
@@ -100,6 +101,8 @@ class SqlStore(Mailbox, OldRuns):
             event = tx.execute(READ_EVENT, {"event_id": run.event_id})[0][0]
             if is_new:
                 return snapshots.started(run, event, (), holder)
+            if claim.inside:
+                return snapshots.started(run, event, inside(tx, run.run_id, claim.path), holder)
             rows = tx.execute(READ_LATER_STEPS, {"run_id": run.run_id, "known": claim.known})
             steps = [step_of(row) for row in rows]
             return snapshots.started(run, event, steps, holder, seats_of(tx, run.run_id), claim.known)

@@ -83,6 +83,10 @@ READ_STEPS = f"SELECT {STEP_COLUMNS} FROM steps WHERE run_id = :run_id ORDER BY 
 READ_LATER_STEPS = f"""SELECT {STEP_COLUMNS} FROM steps WHERE run_id = :run_id AND seq = 0
     UNION ALL SELECT {STEP_COLUMNS} FROM steps WHERE run_id = :run_id AND seq > 0 AND seq >= :known"""  # noqa: S608
 
+# A step and those inside it: the character after the one that parts keys ends the range.
+READ_INSIDE = f"""SELECT {STEP_COLUMNS} FROM steps
+    WHERE run_id = :run_id AND (path = :path OR (path > :first AND path < :beyond)) ORDER BY seq, path"""  # noqa: S608
+
 READ_STEP = f"SELECT {STEP_COLUMNS} FROM steps WHERE run_id = :run_id AND path = :path"  # noqa: S608
 
 # A step's row as it now is; its outcome was written only if there was none, which the ledger saw to under the lock.
@@ -319,6 +323,12 @@ def watcher_of(row: Row) -> Watcher:
 
 def seats_of(tx: Transaction, run_id: str) -> list[Path]:
     return [path_of(row[0]) for row in tx.execute(SEATS, {"run_id": run_id})]
+
+
+def inside(tx: Transaction, run_id: str, path: Path) -> list[StepRow]:
+    text = path_text(path)
+    row: dict[str, SqlValue] = {"run_id": run_id, "path": text, "first": f"{text}/", "beyond": f"{text}0"}
+    return [step_of(each) for each in tx.execute(READ_INSIDE, row)]
 
 
 def load_step(tx: Transaction, run_id: str, path: Path) -> StepRow:

@@ -305,8 +305,9 @@ async def test_a_step_that_disappeared_in_a_deploy_is_loud_and_the_run_goes_on_a
     event = EventEnvelope("evt-1", Order().model_dump_json().encode())
     await engine.deliver(event, Delivery("msg-1"))
     has_step = False
+    deployed = rig.dispatcher.mount(rig.worker, mode="isolated").engine  # another process, which has no body of before
     message = next(envelope for envelope in run_messages(rig) if envelope.path == ("b",))
-    answer = await engine.deliver(message, Delivery("msg-b"))
+    answer = await deployed.deliver(message, Delivery("msg-b"))
     why = await rig.worker.runs.why(f.run_id("evt-1"))
 
     assert answer.status == 503
