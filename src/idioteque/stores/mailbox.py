@@ -11,18 +11,8 @@ from idioteque.paths import Path, path_text
 from idioteque.store import MAILBOX_MS, Committed, Lease, Letter, Lost, Outcome, Watcher, Won
 from idioteque.stores.opening import OpenedDatabase
 from idioteque.stores.tables import (
-    ADVANCE_MARK,
-    FORGET,
-    HAND_ON_MARK,
-    LETTER,
-    LETTERS,
-    MARK,
-    POST,
-    PUT_MARK,
-    TAKEN,
     UNWATCH,
     WATCH,
-    WATCHERS,
     load_holder,
     load_run,
     load_step,
@@ -34,6 +24,42 @@ from idioteque.stores.tables import (
 
 FORGET_EVERY_MS = 1000
 FORGOTTEN_PER_ARRIVAL = 10
+
+# Everybody who waits for an event of a type, but for runs that have ended meanwhile.
+WATCHERS = """SELECT w.run_id, w.path, r.event_id, r.function_id, w.condition, r.created_at_ms, r.epoch, r.options,
+        w.seat
+    FROM watchers w JOIN runs r ON r.run_id = w.run_id
+    WHERE w.type = :type AND r.status IN ('running', 'waiting')"""
+
+# An event is kept as it came first.
+POST = """INSERT INTO mailbox (event_id, type, event, accepted_at_ms) VALUES (:event_id, :type, :event, :now_ms)
+    ON CONFLICT (event_id) DO NOTHING"""
+
+LETTER = "SELECT event_id, event, accepted_at_ms FROM mailbox WHERE event_id = :event_id"
+
+LETTERS = """SELECT event_id, event, accepted_at_ms FROM mailbox WHERE type = :type AND accepted_at_ms >= :since_ms
+    ORDER BY accepted_at_ms, event_id"""
+
+# A few events that nobody may take any more, but for the one that came again.
+FORGET = """DELETE FROM mailbox WHERE event_id IN (SELECT event_id FROM mailbox
+    WHERE accepted_at_ms < :before_ms AND event_id <> :event_id ORDER BY accepted_at_ms LIMIT :limit)"""
+
+# Who has a name, and whether that run has ended.
+MARK = """SELECT m.value, r.status FROM marks m LEFT JOIN runs r ON r.run_id = m.value WHERE m.name = :name"""
+
+# The first to come has a name.
+PUT_MARK = """INSERT INTO marks (name, value, at_ms) VALUES (:name, :value, :at_ms) ON CONFLICT (name) DO NOTHING"""
+
+# The name is handed on from a run that has ended.
+HAND_ON_MARK = "UPDATE marks SET value = :value WHERE name = :name AND value = :holder"
+
+# The event that was accepted last stays.
+ADVANCE_MARK = """INSERT INTO marks (name, value, at_ms) VALUES (:name, :value, :at_ms)
+    ON CONFLICT (name) DO UPDATE SET value = :value, at_ms = :at_ms
+    WHERE marks.at_ms < :at_ms OR (marks.at_ms = :at_ms AND marks.value < :value)"""
+
+# Whether a run has taken an event already.
+TAKEN = "SELECT 1 FROM steps WHERE run_id = :run_id AND taken = :event_id"
 
 
 class Mailbox:

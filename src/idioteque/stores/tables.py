@@ -122,42 +122,6 @@ UNWATCH = "DELETE FROM watchers WHERE run_id = :run_id AND path = :path"
 # Nothing finds a run that has ended.
 UNWATCH_ALL = "DELETE FROM watchers WHERE run_id = :run_id"
 
-# Everybody who waits for an event of a type, but for runs that have ended meanwhile.
-WATCHERS = """SELECT w.run_id, w.path, r.event_id, r.function_id, w.condition, r.created_at_ms, r.epoch, r.options,
-        w.seat
-    FROM watchers w JOIN runs r ON r.run_id = w.run_id
-    WHERE w.type = :type AND r.status IN ('running', 'waiting')"""
-
-# An event is kept as it came first.
-POST = """INSERT INTO mailbox (event_id, type, event, accepted_at_ms) VALUES (:event_id, :type, :event, :now_ms)
-    ON CONFLICT (event_id) DO NOTHING"""
-
-LETTER = "SELECT event_id, event, accepted_at_ms FROM mailbox WHERE event_id = :event_id"
-
-LETTERS = """SELECT event_id, event, accepted_at_ms FROM mailbox WHERE type = :type AND accepted_at_ms >= :since_ms
-    ORDER BY accepted_at_ms, event_id"""
-
-# A few events that nobody may take any more, but for the one that came again.
-FORGET = """DELETE FROM mailbox WHERE event_id IN (SELECT event_id FROM mailbox
-    WHERE accepted_at_ms < :before_ms AND event_id <> :event_id ORDER BY accepted_at_ms LIMIT :limit)"""
-
-# Who has a name, and whether that run has ended.
-MARK = """SELECT m.value, r.status FROM marks m LEFT JOIN runs r ON r.run_id = m.value WHERE m.name = :name"""
-
-# The first to come has a name.
-PUT_MARK = """INSERT INTO marks (name, value, at_ms) VALUES (:name, :value, :at_ms) ON CONFLICT (name) DO NOTHING"""
-
-# The name is handed on from a run that has ended.
-HAND_ON_MARK = "UPDATE marks SET value = :value WHERE name = :name AND value = :holder"
-
-# The event that was accepted last stays.
-ADVANCE_MARK = """INSERT INTO marks (name, value, at_ms) VALUES (:name, :value, :at_ms)
-    ON CONFLICT (name) DO UPDATE SET value = :value, at_ms = :at_ms
-    WHERE marks.at_ms < :at_ms OR (marks.at_ms = :at_ms AND marks.value < :value)"""
-
-# Whether a run has taken an event already.
-TAKEN = "SELECT 1 FROM steps WHERE run_id = :run_id AND taken = :event_id"
-
 
 def time_ms(tx: Transaction, clock: Clock) -> int:
     """Return the database's time where it has one of its own; but a test's clock goes before."""
