@@ -19,6 +19,7 @@ from idioteque.client import Json, printable
 from idioteque.clock import SystemClock
 from idioteque.durations import seconds
 from idioteque.errors import IdiotequeError, InvalidValue, RunUnknown
+from idioteque.ids import checked_id
 from idioteque.paths import Path, path_text
 from idioteque.runs import PAGE_MAX, Run, Runs, Step, Why
 from idioteque.store import Status
@@ -132,6 +133,8 @@ class Choice:
             raise InvalidValue(f"name the runs to {verb}, or give --all")
         if self.run_ids and (self.status or self.function):
             raise InvalidValue("--status and --function go with --all, not with ids")
+        for run_id in self.run_ids:  # before anything is done
+            checked_id(run_id, "run id")
 
 
 @runs.command()
