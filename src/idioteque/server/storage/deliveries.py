@@ -180,15 +180,15 @@ def end_delivered(tx: Transaction, message_id: str) -> bool:
     Whoever holds the lease: the destination did get it.
     """
     # The first end wins.
-    return bool(tx.execute("DELETE FROM deliveries WHERE message_id = :id RETURNING 1", {"id": message_id}))
+    return tx.changed("DELETE FROM deliveries WHERE message_id = :id", {"id": message_id}) > 0
 
 
 def put_off(tx: Transaction, lease: Lease, due_at_ms: int, *, unreached: bool) -> bool:
     """Count a failed attempt and make the message due again; False when the lease is lost or a cancel was asked for."""
     # Conditional on the token: a late failure of a former holder changes nothing.
-    rows = tx.execute(
+    changed = tx.changed(
         """UPDATE deliveries SET visible_at_ms = :due_at_ms, leased = 0, retried = :retried, unreached = :unreached
-        WHERE message_id = :id AND token = :token AND cancelled = 0 RETURNING 1""",
+        WHERE message_id = :id AND token = :token AND cancelled = 0""",
         {
             "id": lease.message.id,
             "token": lease.token,
@@ -197,7 +197,7 @@ def put_off(tx: Transaction, lease: Lease, due_at_ms: int, *, unreached: bool) -
             "unreached": int(unreached),
         },
     )
-    return bool(rows)
+    return changed > 0
 
 
 def end_failed(tx: Transaction, lease: Lease) -> str | None:
