@@ -175,4 +175,4 @@ async def test_the_thread_of_a_plain_function_is_not_kept() -> None:
 
     run = await rig.run()
     assert run.result == [0, 1, 2]
-    assert bodies == 7, "found by running the body again"
+    assert bodies > 4, "a step is found by running the body again"
