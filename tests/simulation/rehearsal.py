@@ -82,13 +82,20 @@ def singles(name: str, store: str, mode: str, kinds: Sequence[str]) -> Iterator[
             yield scheduled(name, store, mode, [(number, kind)])
 
 
-def pairs(name: str, store: str, mode: str) -> Iterator[World]:
-    """Run a program with two faults, at any two calls; the second may be one that the first brings about."""
+def pairs(name: str, store: str, mode: str, every: int = 1) -> Iterator[World]:
+    """Run a program with two faults, at any two calls; the second may be one that the first brings about.
+
+    Of all these, every so many-th is run.
+    """
     calls = conduct(name, store, mode).points
-    for first in range(1, calls + 1):
-        for second in range(first + 1, calls + 1 + CALLS_MORE):
-            for kinds in itertools.product(PAIRS, repeat=2):
-                yield scheduled(name, store, mode, [(first, kinds[0]), (second, kinds[1])])
+    schedules = (
+        [(first, kinds[0]), (second, kinds[1])]
+        for first in range(1, calls + 1)
+        for second in range(first + 1, calls + 1 + CALLS_MORE)
+        for kinds in itertools.product(PAIRS, repeat=2)
+    )
+    for plan in itertools.islice(schedules, 0, None, every):
+        yield scheduled(name, store, mode, plan)
 
 
 SMALL = [name for name, program in PROGRAMS.items() if program.is_small]
