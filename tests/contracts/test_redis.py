@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 import pytest
@@ -22,6 +23,7 @@ from idioteque.store import Busy, Lease, Lost, Outcome, Stale, Started, Won
 from idioteque.stores import open_store
 from idioteque.stores.redis import RedisStore
 from idioteque.stores.redis import server as under
+from idioteque.testing import ManualClock
 from idioteque.testing.leases import FAILURE, LEASE_MS, OK, RUN, STEP, claim, held, recorded, started
 from tests.contracts.test_postgres_nodes import PROCESS, Skewed
 from tests.library.engine.rig import Order
@@ -314,3 +316,56 @@ async def test_a_worker_runs_its_functions_from_redis(redis_url: str, mode: Lite
     await dispatcher.close()
     await worker.store.close()
     assert effects == {"a": 1, "b": 1, "c": 1}
+
+
+async def test_a_run_that_expired_by_itself_is_forgotten_by_the_next_purge(redis_server: RedisServer) -> None:
+    clock = ManualClock()
+    store = RedisStore(redis_server.room(retention="1d"), clock)
+    await store.commit(await held(store, "a"), BODY, OK)
+    redis_server.execute("DEL", store._index.key_of(RUN))  # as the server does when the time is over
+    await clock.advance(2)
+    assert await store.purge(clock.now_ms(), 10) == 0
+    assert await store._index.ended(clock.now_ms(), 0, 10) == []
+    assert await store._server.run(store._scripts.page, store._index._key, "all", "", "", 10) == []
+    await store.close()
+
+
+async def stored(worker: Worker, run_id: str, status: str | None) -> bool:
+    run = await worker.runs.get(run_id)
+    return (None if run is None else run.status) == status
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    give_up_s = SystemClock().monotonic_s() + 30
+    while not await condition():
+        assert SystemClock().monotonic_s() < give_up_s
+
+
+async def test_a_run_that_nothing_holds_is_woken_and_goes_after_its_retention(redis_url: str) -> None:
+    clock = ManualClock()
+    dispatcher = InlineDispatcher(clock=clock)
+    store = RedisStore(redis_url, clock)
+    worker = Worker(events_schema=Order, store=store, dispatcher=dispatcher, clock=clock, retention="2d")
+
+    @worker.function("f", on="order")
+    async def f(event: Order, ctx: Context) -> str:
+        await ctx.sleep("nap", "1h")
+        return "awake"
+
+    dispatcher.mount(worker)
+    run_id = (await worker.publish(Order())).run_id("f")
+    await until(lambda: stored(worker, run_id, "waiting"))
+    await dispatcher.close()  # its message is gone
+    await clock.advance(3 * 3600)
+    assert [run.id for run in await worker.runs.stalled()] == [run_id]
+    await worker.runs.repair(run_id)
+    await until(lambda: stored(worker, run_id, "completed"))
+    assert await worker.runs.stalled() == []
+
+    await clock.advance(3 * 86_400)
+    later = (await worker.publish(Order(id="2"))).run_id("f")
+    await until(lambda: stored(worker, later, "waiting"))
+    await until(lambda: stored(worker, run_id, None))
+    assert await worker.runs.get(later) is not None
+    await dispatcher.close()
+    await store.close()

@@ -45,7 +45,7 @@ class TestPostgresStore(StoreContract, UpkeepContract):
         await asyncio.gather(*(store.close() for store in nodes.stores))
 
 
-class TestRedisStore(StoreContract):
+class TestRedisStore(StoreContract, UpkeepContract):
     @pytest.fixture
     async def store(self, clock: ManualClock, redis_url: str) -> AsyncIterator[Store]:
         nodes = Nodes([RedisStore(redis_url, clock) for _ in range(2)])

@@ -53,7 +53,7 @@ class RunIndex:
         """Make the index say of these runs what their own keys say."""
         for run_id, dump in zip(run_ids, await self.headers(run_ids), strict=True):
             if dump is None:
-                await self._server.run(self._scripts.forget, self._key, run_id)
+                await self.forget(run_id)
             else:
                 await self.place_row(dump.run)
 
@@ -85,6 +85,22 @@ class RunIndex:
             last = page[-1]
             await self._mend_all_but_new([run_id for run_id in strays if run_id != last])
         return found[:limit]
+
+    async def open_since(self, before_ms: int, start: int, count: int) -> Sequence[str]:
+        """Return unfinished runs that were created before a time, the oldest first, from a place on."""
+        return await self._aged("open", before_ms, start, count)
+
+    async def ended(self, before_ms: int, start: int, count: int) -> Sequence[str]:
+        """Return runs that ended before a time, those that ended first first, from a place on."""
+        return await self._aged("ends", before_ms + self._server.options.retention_ms, start, count)
+
+    async def forget(self, run_id: str) -> None:
+        """Let go of a run that is not stored any more."""
+        await self._server.run(self._scripts.forget, self._key, run_id)
+
+    async def _aged(self, of: str, below: int, start: int, count: int) -> Sequence[str]:
+        answered = await self._server.run(self._scripts.aged, self._key, of, below, start, count)
+        return [one.decode() for one in cast("list[bytes]", answered)]
 
     async def _mend_all_but_new(self, run_ids: Sequence[str]) -> None:
         """Mend strays, but for runs that were entered and are about to be created: who entered them goes on."""

@@ -40,10 +40,14 @@ class Scripts:
             _script(name, *ON_A_RUN) for name in ("take", "release", "renew", "watch")
         )
         self.trouble, self.cancel, self.reopen = (_script(name, *ON_A_RUN) for name in ("trouble", "cancel", "reopen"))
-        self.enter, self.place, self.forget, self.page = (
-            _script(name, *ON_THE_INDEX) for name in ("enter", "place", "forget", "page")
+        self.stalled, self.forget_sent, self.purge = (
+            _script(name, *ON_A_RUN) for name in ("stalled", "forget_sent", "purge")
+        )
+        self.enter, self.place, self.forget, self.page, self.aged = (
+            _script(name, *ON_THE_INDEX) for name in ("enter", "place", "forget", "page", "aged")
         )
         self.arrive, self.letters, self.register, self.unwatch = (
             _script(name, *ON_THE_MAILBOX) for name in ("arrive", "letters", "register", "unwatch")
         )
         self.keep_event, self.occupy, self.latest = (_script(name) for name in ("keep_event", "occupy", "latest"))
+        self.named, self.vacate, self.drop = (_script(name) for name in ("named", "vacate", "drop"))

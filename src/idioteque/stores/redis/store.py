@@ -28,14 +28,12 @@ from idioteque.store import (
     Watcher,
 )
 from idioteque.stores.redis import replies
-from idioteque.stores.redis.index import RunIndex
-from idioteque.stores.redis.mailbox import Mailbox
+from idioteque.stores.redis.old_runs import OldRuns
 from idioteque.stores.redis.replies import Reply, dump_of
-from idioteque.stores.redis.scripts import Script, Scripts
 from idioteque.stores.redis.server import Part, RedisServer
 
 
-class RedisStore:
+class RedisStore(OldRuns):
     """A `Store` in Redis: `RedisStore("redis://user:password@host:6379/0")`, shared by any number of workers.
 
     It is as durable as the server: with `appendfsync always`, or `redis_wait_aof=1` in the URL, what was answered is on
@@ -43,11 +41,7 @@ class RedisStore:
     """
 
     def __init__(self, url: str, clock: Clock | None = None) -> None:
-        self._server = RedisServer(url)
-        self._clock = clock or SystemClock()
-        self._scripts = Scripts()
-        self._index = RunIndex(self._server, self._scripts)
-        self._mailbox = Mailbox(self._server, self._scripts, self._index)
+        super().__init__(RedisServer(url), clock or SystemClock())
 
     async def claim(self, claim: Claim) -> Claimed:
         new: Sequence[Part] = () if claim.new is None else await self._entered(claim.run_id, claim.new)
@@ -123,14 +117,17 @@ class RedisStore:
 
     async def occupy(self, name: str, run_id: str, *, until_end: bool) -> str:
         holder, since_ms, now_ms = await self._occupied(name, run_id, "")
+        if holder != run_id:
+            [dump] = await self._index.headers([holder])
+            if dump is None:  # not begun yet, or its retention is over
+                is_over = now_ms - since_ms > self._server.options.retention_ms
+            else:
+                is_over = until_end and not dump.run.is_open
+            if is_over:
+                holder = (await self._occupied(name, run_id, holder))[0]
         if holder == run_id:
-            return holder
-        [dump] = await self._index.headers([holder])
-        if dump is None:  # not begun yet, or its retention is over
-            is_over = now_ms - since_ms > self._server.options.retention_ms
-        else:
-            is_over = until_end and not dump.run.is_open
-        return (await self._occupied(name, run_id, holder))[0] if is_over else holder
+            await self._on(self._scripts.named, run_id, name)
+        return holder
 
     async def latest(self, name: str, event_id: str, accepted_at_ms: int) -> str:
         kept_ms = self._server.options.retention_ms
@@ -195,11 +192,6 @@ class RedisStore:
 
     # ---- the scripts
 
-    async def _on(self, script: Script, run_id: str, *arguments: Part, is_repeatable: bool = True) -> object:
-        """Run a script on a run."""
-        key, kept_ms = self._index.key_of(run_id), self._server.options.retention_ms
-        return await self._server.run(script, key, self._now(), kept_ms, *arguments, is_repeatable=is_repeatable)
-
     async def _entered(self, run_id: str, new: NewRun) -> Sequence[Part]:
         """Write what is kept beside a run before it is created; return what to create it with."""
         key, kept_ms = self._key("event", new.event_id), self._server.options.retention_ms
@@ -222,13 +214,6 @@ class RedisStore:
         answered = await self._server.run(self._scripts.occupy, self._key("name", name), self._now(), run_id, holder)
         reply = Reply.of(answered)
         return reply.inner(0).text(0), reply.inner(0).number(1), reply.number(1)
-
-    def _key(self, kind: str, name: str) -> str:
-        return f"{self._server.options.prefix}:{kind}:{name}"
-
-    def _now(self) -> str:
-        """Return nothing, for the server's own time; but a test's clock goes before."""
-        return "" if isinstance(self._clock, SystemClock) else str(self._clock.now_ms())
 
 
 def _held(lease: Lease) -> tuple[str, int]:

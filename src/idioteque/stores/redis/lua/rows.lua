@@ -73,6 +73,15 @@ local function save(row)
   if #gone > 0 then redis.call('HDEL', key, unpack(gone)) end
 end
 
+-- The paths of all rows of a kind.
+local function paths_of(kind)
+  local paths, length = {}, #kind.field
+  for _, name in ipairs(redis.call('HKEYS', key)) do
+    if string.sub(name, 1, length) == kind.field then paths[#paths + 1] = string.sub(name, length + 1) end
+  end
+  return paths
+end
+
 local function exists(row) return row.was[1] ~= false end
 
 local function load_run()
@@ -101,3 +110,14 @@ end
 
 -- Only a run that has ended is forgotten, and only after the retention.
 local function keep_for_the_retention() redis.call('PEXPIRE', key, ARGV[2]) end
+
+-- Messages of steps' own count as not sent.
+local function forget_sent()
+  for _, path in ipairs(paths_of(SEAT)) do
+    local seat = load(SEAT, path)
+    if seat.sent ~= 0 then
+      seat.sent = 0
+      save(seat)
+    end
+  end
+end

@@ -1,0 +1,32 @@
+"""How the operations of a run store reach its keys."""
+
+from __future__ import annotations
+
+from idioteque.clock import Clock, SystemClock
+from idioteque.stores.redis.index import RunIndex
+from idioteque.stores.redis.mailbox import Mailbox
+from idioteque.stores.redis.scripts import Script, Scripts
+from idioteque.stores.redis.server import Part, RedisServer
+
+
+class Calls:
+    """What all parts of a `RedisStore` lean on."""
+
+    def __init__(self, server: RedisServer, clock: Clock) -> None:
+        self._server = server
+        self._clock = clock
+        self._scripts = Scripts()
+        self._index = RunIndex(self._server, self._scripts)
+        self._mailbox = Mailbox(self._server, self._scripts, self._index)
+
+    async def _on(self, script: Script, run_id: str, *arguments: Part, is_repeatable: bool = True) -> object:
+        """Run a script on a run."""
+        key, kept_ms = self._index.key_of(run_id), self._server.options.retention_ms
+        return await self._server.run(script, key, self._now(), kept_ms, *arguments, is_repeatable=is_repeatable)
+
+    def _key(self, kind: str, name: str) -> str:
+        return f"{self._server.options.prefix}:{kind}:{name}"
+
+    def _now(self) -> str:
+        """Return nothing, for the server's own time; but a test's clock goes before."""
+        return "" if isinstance(self._clock, SystemClock) else str(self._clock.now_ms())

@@ -1,0 +1,2 @@
+-- Delete a key.
+return redis.call('DEL', KEYS[1])
