@@ -99,6 +99,12 @@ class QStash:
         answer = await self._call("POST", f"/v2/publish/{destination_path(destination)}", (), headers, body)
         return _objects(cast(object, answer)) if isinstance(answer, list) else [_object(answer)]
 
+    async def enqueue(self, queue: str, destination: str, headers: Headers, body: bytes) -> list[Json]:
+        """Put one message at the end of a queue; return what was accepted, as `publish` does."""
+        path = f"/v2/enqueue/{_segment(queue)}/{destination_path(destination)}"
+        answer = await self._call("POST", path, (), headers, body)
+        return _objects(cast(object, answer)) if isinstance(answer, list) else [_object(answer)]
+
     async def message(self, message_id: str) -> Json:
         """Return a message that is under way."""
         return _object(await self._call("GET", f"/v2/messages/{_segment(message_id)}"))
@@ -227,6 +233,25 @@ class QStash:
     async def rotate_keys(self) -> Json:
         """Rotate the signing keys and return the new ones."""
         return _object(await self._call("POST", "/v2/keys/rotate"))
+
+    async def status(self) -> Json | None:
+        """Return what our own server tells of itself beyond the protocol, `/status`; None where there is no such."""
+        return await self._beyond("/status", (), "activity")
+
+    async def waiting(self, query: Query) -> list[Json] | None:
+        """Return who waits for a `queueName` or a `flowControlKey`, in order; None where nobody tells."""
+        answer = await self._beyond("/waiting", query, "waiting")
+        return None if answer is None else _objects(answer["waiting"])
+
+    async def _beyond(self, path: str, query: Query, name: str) -> Json | None:
+        """Ask what only our own server answers, with a field of this name."""
+        try:
+            answer = await self._call("GET", path, query)
+        except (ApiRefusal, AnswerUnreadable) as error:
+            if isinstance(error, ApiRefusal) and (error.status >= 500 or error.status in (400, 429)):
+                raise
+            return None
+        return cast(Json, answer) if isinstance(answer, dict) and name in answer else None
 
     async def _send_json(self, method: str, path: str, document: object) -> object:
         headers = (("Content-Type", "application/json"),)

@@ -30,8 +30,30 @@ class Histogram:
         """How many values there were."""
         return sum(self._counts)
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many values each bucket has: those of the bounds, and the one for all above them."""
+        return tuple(self._counts)
+
     def buckets(self) -> list[tuple[str, float]]:
         """Return each upper bound, as text, with how many values are not above it; the last is `+Inf`, for all."""
         names = [*(f"{bound:g}" for bound in self._bounds), "+Inf"]
         counts = list(self._counts)
         return [(name, sum(counts[: place + 1])) for place, name in enumerate(names)]
+
+
+def quantile(bounds: Sequence[float], counts: Sequence[int], part: float) -> float | None:
+    """Return about the value that so large a part of the values are not above; None when there is none.
+
+    As in Prometheus, the values of a bucket count as spread evenly over it; above the last bound it is that bound.
+    """
+    wanted = sum(counts) * part
+    below = 0
+    if not wanted:
+        return None
+    for place, (bound, count) in enumerate(zip(bounds, counts, strict=False)):
+        if count and below + count >= wanted:
+            lower = bounds[place - 1] if place else 0.0
+            return lower + (bound - lower) * (wanted - below) / count
+        below += count
+    return bounds[-1]

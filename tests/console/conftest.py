@@ -44,7 +44,14 @@ class Place:
         """Post to the API, with headers that begin with `Upstash-`; return what it says."""
         named = {f"Upstash-{name.replace('_', '-')}": value for name, value in headers.items()}
         own = {"Authorization": f"Bearer {self.server.token}", "Content-Type": "application/json"}
-        request = urllib.request.Request(self.server.url + path, body, {**own, **named}, method="POST")
+        return self._ask(urllib.request.Request(self.server.url + path, body, {**own, **named}, method="POST"))
+
+    def get(self, path: str) -> str:
+        """Ask the API; return what it says."""
+        own = {"Authorization": f"Bearer {self.server.token}"}
+        return self._ask(urllib.request.Request(self.server.url + path, headers=own))
+
+    def _ask(self, request: urllib.request.Request) -> str:
         with urllib.request.urlopen(request, timeout=30) as answer:
             text: str = answer.read().decode()
         return text

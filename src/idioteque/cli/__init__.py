@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "flow-control": "idioteque.cli.flow_control:flow_control",
     "keys": "idioteque.cli.keys:keys",
     "logs": "idioteque.cli.logs:logs",
+    "status": "idioteque.cli.status:status",
     "runs": "idioteque.cli.runs:runs",
     "migrate": "idioteque.cli.migrate:migrate",
     "doctor": "idioteque.cli.doctor:doctor",

@@ -7,21 +7,22 @@ import json
 import os
 import platform
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import apsw
 
 from idioteque.client import usable
 from idioteque.clock import SystemClock
+from idioteque.console.checkup import Checkup, Finding, Verdict
 from idioteque.database import Transaction, open_database, sqlite_path
 from idioteque.environment import Account, account_from, is_dev
 from idioteque.errors import IdiotequeError, MissingExtra, TransportError, first_line
+from idioteque.server.reporting import redacted
 from idioteque.signing import LEEWAY_S
-from idioteque.transport import HttpRequest, HttpResponse, PooledTransport, origin
+from idioteque.transport import HttpRequest, HttpResponse, HttpTransport, PooledTransport, origin
 
 TIMEOUT_S = 10.0
 SKEW_S_MAX = 5.0  # the date of an answer is in whole seconds, and an answer takes its time
@@ -31,18 +32,7 @@ NETWORK_FILE_SYSTEMS = (
     *("glusterfs", "lustre", "nfs", "nfs4", "ocfs2", "smb3", "smbfs"),
 )
 MOUNT_TABLE = Path("/proc/self/mounts")
-
-Verdict = Literal["ok", "warn", "fail"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the doctor: what was looked at, the verdict, what was seen, and what to do unless it is ok."""
-
-    check: str
-    verdict: Verdict
-    seen: str
-    advice: str = ""
+NO_STORE = Finding("store", "warn", "none is named", "give --store URL or set IDIOTEQUE_STORE")
 
 
 async def findings(environment: Mapping[str, str], store: str | None) -> AsyncGenerator[Finding, None]:
@@ -52,14 +42,32 @@ async def findings(environment: Mapping[str, str], store: str | None) -> AsyncGe
     account, found = _account(environment)
     yield found
     if account is not None:
-        for finding in await _qstash(account):
+        for finding in await _reached(account):
             yield finding
     places = (("store", store), ("database", environment.get("IDIOTEQUE_DATABASE", "").strip() or None))
     for check, url in places:
         if url is not None:
             yield await _place(check, url)
     if store is None:
-        yield Finding("store", "warn", "none is named", "give --store URL or set IDIOTEQUE_STORE")
+        yield NO_STORE
+
+
+def console_checkup(url: str, transport: HttpTransport | None, store: str | None) -> Checkup:
+    """Return the doctor of a console: what can be seen from where it stands, without the variables of its process.
+
+    `transport` reaches the API of this very process, whose clock is ours; None goes by the network.
+    """
+
+    async def look(token: str) -> list[Finding]:
+        account = Account(url, token, None, None)
+        found = await (_reached(account) if transport is None else _qstash(account, transport))
+        # Receivers have the keys, not the console.
+        left_out = {"signing keys"} if transport is None else {"signing keys", "clock"}
+        shown = [*_versions(), *(one for one in found if one.check not in left_out)]
+        shown.append(NO_STORE if store is None else await _place("store", store))
+        return [Finding(one.check, one.verdict, redacted(one.seen), one.advice) for one in shown]
+
+    return look
 
 
 def _versions() -> list[Finding]:
@@ -94,18 +102,23 @@ def _account(environment: Mapping[str, str]) -> tuple[Account | None, Finding]:
     return account, Finding("environment", "ok", f"QStash at {origin(account.url)}")
 
 
-async def _qstash(account: Account) -> list[Finding]:
+async def _reached(account: Account) -> list[Finding]:
+    transport = PooledTransport()
+    try:
+        return await _qstash(account, transport)
+    finally:
+        await transport.close()
+
+
+async def _qstash(account: Account, transport: HttpTransport) -> list[Finding]:
     """Ask for the signing keys: one answer tells whether the server is there, takes the token, and has our time."""
-    clock, transport = SystemClock(), PooledTransport()
     where = origin(account.url)
     request = HttpRequest("GET", f"{account.url}/v2/keys", [("Authorization", f"Bearer {account.token}")])
     try:
         answer = await transport.send(request, timeout_s=TIMEOUT_S)
     except TransportError as error:
         return [Finding("server", "fail", first_line(error), "start it, or correct QSTASH_URL")]
-    finally:
-        await transport.close()
-    return [_server(where, answer), *_clock(answer, clock.now_ms()), *_keys(account, answer)]
+    return [_server(where, answer), *_clock(answer, SystemClock().now_ms()), *_keys(account, answer)]
 
 
 def _server(where: str, answer: HttpResponse) -> Finding:

@@ -9,6 +9,7 @@ import socket
 
 import click
 
+from idioteque.cli.checkup import console_checkup
 from idioteque.cli.pages import verifier
 from idioteque.client import usable
 from idioteque.console.app import Console
@@ -41,7 +42,8 @@ def console(store: str | None, mount_url: str | None, host: str, port: int, pref
         account.url, store or os.environ.get("IDIOTEQUE_STORE") or None, mount_url, prefix, trust_forwarded, dev
     )
     log_lines()
-    pages = Console(settings, verifier(account.token, os.environ.get("QSTASH_READONLY_TOKEN")))
+    verify = verifier(account.token, os.environ.get("QSTASH_READONLY_TOKEN"))
+    pages = Console(settings, verify, checkup=console_checkup(account.url, None, settings.store))
     listener = bound_socket(host, port)
     with contextlib.closing(listener):
         asyncio.run(_serve(pages, listener))

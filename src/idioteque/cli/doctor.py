@@ -9,8 +9,9 @@ from dataclasses import asdict
 
 import click
 
-from idioteque.cli.checkup import Finding, findings
+from idioteque.cli.checkup import findings
 from idioteque.client import printable
+from idioteque.console.checkup import Finding
 from idioteque.server.reporting import redacted
 
 STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}

@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import unquote
 
+from idioteque.cli.checkup import console_checkup
 from idioteque.console.app import Console
 from idioteque.console.sessions import Role as ConsoleRole
 from idioteque.console.settings import ConsoleSettings
@@ -24,7 +25,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-SERVERS = ("/v2", "/health", "/ready", "/metrics")
+SERVERS = ("/v2", "/health", "/ready", "/metrics", "/status", "/waiting", "/openapi.json")
 
 
 def with_console(settings: ConsoleSettings) -> Attach:
@@ -41,7 +42,9 @@ def with_console(settings: ConsoleSettings) -> Attach:
                 return None
             return "admin" if role is Role.ADMIN else "reader"
 
-        console = Console(own, verify, transport=InsideTransport(server.app, url), clock=server.clock)
+        inside = InsideTransport(server.app, url)
+        checkup = console_checkup(url, inside, own.store)
+        console = Console(own, verify, transport=inside, clock=server.clock, checkup=checkup)
 
         async def front(scope: Scope, receive: Receive, send: Send) -> None:
             await (server.app if _is_servers(scope) else console)(scope, receive, send)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
@@ -15,6 +15,7 @@ from idioteque.client import AnswerUnreadable, ApiRefusal
 from idioteque.clock import Clock, SystemClock
 from idioteque.console.assets import ASSETS, asset
 from idioteque.console.audit import Audit
+from idioteque.console.checkup import Checkup
 from idioteque.console.desk import RunsDesk
 from idioteque.console.frame import (
     Done,
@@ -31,7 +32,7 @@ from idioteque.console.frame import (
 from idioteque.console.live import Streams
 from idioteque.console.login import Doorkeeper, Verify
 from idioteque.console.pages import SCREENS
-from idioteque.console.rendering import twin
+from idioteque.console.rendering import mark
 from idioteque.console.sessions import COOKIE, Notice, Session
 from idioteque.console.settings import ConsoleSettings, checked_prefix
 from idioteque.console.sheet import Sheet
@@ -71,7 +72,7 @@ class Console:
     """The pages over one QStash and, if it is named, one store of runs.
 
     `verify` says what a token allows. `transport` reaches the API at `settings.api_url`; the console closes both it
-    and the store.
+    and the store. `checkup` is the doctor, if there is one.
     """
 
     def __init__(
@@ -81,13 +82,14 @@ class Console:
         *,
         transport: HttpTransport | None = None,
         clock: Clock | None = None,
+        checkup: Checkup | None = None,
     ) -> None:
         clock = clock or SystemClock()
         transport = transport or PooledTransport()
         runs = None
         if settings.store is not None:
             runs = RunsDesk(open_store(settings.store, clock), clock, transport, settings.api_url)
-        self.services = Services(settings, clock, transport, runs, Audit(clock))
+        self.services = Services(settings, clock, transport, runs, Audit(clock), checkup)
         self._settings = settings
         self._sheet = Sheet(self.services)
         self._doorkeeper = Doorkeeper(self.services, verify, self._sheet)
@@ -228,12 +230,12 @@ class Console:
     # ---- live
 
     async def _live(self, request: Request) -> Response:
-        """Stream a page anew whenever it changes; `page` is its address below the prefix."""
+        """Stream a page anew whenever it changes; `page` is its address below the prefix, `seen` the mark it has."""
         session, _ = self._doorkeeper.session(request)
         if session is None:
             return PlainTextResponse("log in first", 401)
         wanted = urlsplit(request.query_params.get("page", "/"))
-        found = self._screen_of(wanted.path or "/")
+        found = self._screen_of(unquote(wanted.path) or "/")
         if found is None:
             return PlainTextResponse("there is no such page", 404)
         handler, path = found
@@ -241,13 +243,13 @@ class Console:
         query = dict(Request({**request.scope, "query_string": wanted.query.encode()}).query_params)
         here = Visit(self.services, session, query, path)
 
-        async def look() -> tuple[object, str] | None:
+        async def look() -> tuple[str, str] | None:
             if self._doorkeeper.find(cookie) is not session:
                 return None
             answer = await handler(here)
-            return (twin(answer.view), self._sheet.part(request, session, answer)) if isinstance(answer, Page) else None
+            return (mark(answer.view), self._sheet.part(request, session, answer)) if isinstance(answer, Page) else None
 
-        return self._streams.open(look)
+        return self._streams.open(look, request.query_params.get("seen", ""))
 
     def _screen_of(self, path: str) -> tuple[Handler, dict[str, str]] | None:
         for route, screen in self._screens:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from idioteque.client import QStash
 from idioteque.clock import Clock
 from idioteque.console.audit import Audit
+from idioteque.console.checkup import Checkup
 from idioteque.console.desk import RunsDesk
 from idioteque.console.sessions import Session
 from idioteque.console.settings import ConsoleSettings
@@ -36,13 +37,14 @@ class FormRefused(IdiotequeError):
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the screens work with; `runs` is None when no store of runs was named."""
+    """What the screens work with; `runs` is None when no store of runs was named, `checkup` when there is no doctor."""
 
     settings: ConsoleSettings
     clock: Clock
     transport: HttpTransport
     runs: RunsDesk | None
     audit: Audit
+    checkup: Checkup | None = None
 
 
 @dataclass(frozen=True, slots=True)

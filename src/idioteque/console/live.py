@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
@@ -13,8 +12,8 @@ from idioteque.clock import Clock
 from idioteque.console.settings import ConsoleSettings
 from idioteque.errors import IdiotequeError
 
-Look = Callable[[], Awaitable[tuple[object, str] | None]]
-"""Returns what a page says, as plain values, with its HTML; None when there is nothing to stream any more."""
+Look = Callable[[], Awaitable[tuple[str, str] | None]]
+"""Returns the mark of what a page says, with its HTML; None when there is nothing to stream any more."""
 
 KEEP_ALIVE_LOOKS = 15
 RETRY_MS = 2000
@@ -33,32 +32,31 @@ class Streams:
         """End every stream."""
         self._ended.set()
 
-    def open(self, look: Look) -> Response:
-        """Return a stream, or say that there are too many."""
+    def open(self, look: Look, seen: str) -> Response:
+        """Return a stream to who has `seen` the page with this mark already, or say that there are too many."""
         if self._count >= self._settings.live_streams_max:
             return PlainTextResponse("too many live pages are open", 503, headers={"Retry-After": "30"})
         return StreamingResponse(
-            self._events(look), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
+            self._events(look, seen), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
         )
 
-    async def _events(self, look: Look) -> AsyncGenerator[str, None]:
+    async def _events(self, look: Look, last: str) -> AsyncGenerator[str, None]:
         self._count += 1
         try:
             yield f"retry: {RETRY_MS}\n\n"
-            last, unchanged = "", 0
+            unchanged = 0
             until_s = self._clock.monotonic_s() + self._settings.live_stream_s
             while not self._ended.is_set() and self._clock.monotonic_s() < until_s:
                 try:
-                    seen = await look()
+                    found = await look()
                 except IdiotequeError:
-                    seen = (None, "")  # the page's own reload tells more than a stream could
-                if seen is None:
+                    found = ("", "")  # the page's own reload tells more than a stream could
+                if found is None:
                     yield "event: over\ndata: {}\n\n"
                     return
-                said, html = seen
-                mark = hashlib.sha256(json.dumps(said, default=str, sort_keys=True).encode()).hexdigest()
+                mark, html = found
                 if html and mark != last:
-                    yield f"event: page\ndata: {json.dumps({'html': html, 'first': not last})}\n\n"
+                    yield f"event: page\ndata: {json.dumps({'html': html})}\n\n"
                     last, unchanged = mark, 0
                 else:
                     unchanged += 1

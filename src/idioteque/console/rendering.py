@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -104,6 +105,11 @@ def address(prefix: str, path: str, query: Mapping[str, object]) -> str:
 def twin(view: object) -> object:
     """Return a view as plain values for JSON."""
     return asdict(view) if is_dataclass(view) and not isinstance(view, type) else view
+
+
+def mark(view: object) -> str:
+    """Return what changes when, and only when, a view says something else."""
+    return hashlib.sha256(json.dumps(twin(view), default=str, sort_keys=True).encode()).hexdigest()
 
 
 def make_environment() -> Environment:

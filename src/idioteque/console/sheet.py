@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, Response
 
 from idioteque.console.assets import ASSETS
 from idioteque.console.frame import Page, Services
-from idioteque.console.rendering import address, make_environment, twin
+from idioteque.console.rendering import address, make_environment, mark, twin
 from idioteque.console.sessions import Session
 
 
@@ -40,7 +40,7 @@ class Sheet:
         notices = list(session.notices) if session is not None else []
         if session is not None:
             session.notices.clear()
-        context = {**self._context(request, session, page), "notices": notices}
+        context = {**self._context(request, session, page), "notices": notices, "mark": mark(page.view)}
         return HTMLResponse(self._environment.get_template(page.template).render(context), page.status)
 
     def part(self, request: Request, session: Session, page: Page) -> str:

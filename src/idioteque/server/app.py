@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -15,6 +16,7 @@ from idioteque.server.api.metrics import registry_of
 from idioteque.server.api.rest import build_rest
 from idioteque.server.api.services import Services
 from idioteque.server.config import ServerConfig
+from idioteque.server.core.activity import Activity
 from idioteque.server.core.admission import Admission
 from idioteque.server.core.allowance import BURST, DAILY, Allowance
 from idioteque.server.core.courier import Courier
@@ -33,6 +35,7 @@ from idioteque.server.core.resolution import Resolution
 from idioteque.server.core.scheduler import Scheduler
 from idioteque.server.core.schedules import Schedules
 from idioteque.server.core.settlement import Settlement
+from idioteque.server.core.status import Status
 from idioteque.server.core.url_groups import UrlGroups
 from idioteque.server.network import NetworkPolicy, RewritingTransport
 from idioteque.server.wire.publish import Order, PublishReader
@@ -68,6 +71,7 @@ class Server:
         self.credentials = Credentials(config, self.database, self.clock, Environment.of(variables))
         self.reader = PublishReader(config, self.policy)
         metrics = Metrics()
+        self.activity = Activity(metrics, self.database, self.clock)
         self._destinations = Destinations(config.in_flight_max, config.destination_share)
         admission = Admission(config, self.clock, self._destinations)
         courier = Courier(config, self.clock, self._transport, self.credentials)
@@ -105,6 +109,7 @@ class Server:
             global_parallelism=lambda: self.deliverer.parallelism,
             now_ms=self.clock.now_ms,
             registry=registry_of(metrics, self.deliverer, self.database),
+            status=Status(config, self.database, self.clock, self.deliverer, metrics, self.activity),
             is_dev=config.dev,
         )
         rest = build_rest(services)
@@ -132,11 +137,13 @@ class Server:
             self.database.lock_exclusively()
         await migrate(self.database, "server", MIGRATIONS)
         await self.credentials.load()
+        await self.activity.load()
         await self.deliverer.recover()
         self._duties.start("deliverer", self.deliverer.run)
         self._duties.start("lease keeper", self.deliverer.keep_leases)
         self._duties.start("scheduler", self.scheduler.run)
         self._duties.start("housekeeper", self.housekeeper.run)
+        self._duties.start("activity", self.activity.run)
         self._accepting = True
 
     async def stop(self) -> None:
@@ -149,6 +156,8 @@ class Server:
         await self._prober.stop()
         try:
             await self.deliverer.drain()
+            with suppress(DatabaseError):  # figures are not worth a failure
+                await self.activity.tick()
         except DatabaseBroken:
             pass  # what was in flight is sent again by the next process
         finally:

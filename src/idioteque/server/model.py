@@ -258,6 +258,31 @@ class DeadLetter:
     answer: Answer
 
 
+@dataclass(slots=True)
+class Stretch:
+    """What happened in some minutes from `began_ms` on; `latency` counts deliveries by the bounds of `DELAYS_S`."""
+
+    began_ms: int
+    accepted: int = 0
+    delivered: int = 0
+    retried: int = 0
+    dead_lettered: int = 0
+    latency: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A message that waits for its turn, the first at place 1; `due_ms` is None while it has no slot of its queue."""
+
+    place: int
+    message_id: str
+    url: str
+    created_at_ms: int
+    due_ms: int | None
+    retried: int
+    is_under_way: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Which messages are meant: the values of one field are alternatives, and all fields must agree.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from idioteque.console.pages import dead_letters, events, messages, overview, resources, run, runs
+from idioteque.console.pages import dead_letters, events, lines, messages, overview, resources, run, runs, system
 
 SCREENS = (
     *overview.screens,
@@ -12,4 +12,6 @@ SCREENS = (
     *messages.screens,
     *events.screens,
     *resources.screens,
+    *lines.screens,
+    *system.screens,
 )

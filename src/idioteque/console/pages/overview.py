@@ -1,143 +1,194 @@
-"""The overview, from bounded samples of the newest entries, and the system: what this is, and who did what."""
+"""The overview: what runs, waits, is tried again and was given up, and what happened lately.
+
+Our own server tells it all (`/status`). Over another QStash, it is what its newest log entries say: a sample.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
+from typing import cast
 
-from idioteque.console.audit import Act
-from idioteque.console.entries import Entry, entry_of, number
+from idioteque.client import Json
+from idioteque.console.charts import Chart, Moment, Span, counts_chart, times_chart
+from idioteque.console.entries import Entry, entry_of, items, number
 from idioteque.console.frame import Answer, Page, Screen, Visit
 from idioteque.console.pages.runs import RunLine, line_of
+from idioteque.console.rendering import duration
 
 SAMPLE_MAX = 500
-COLUMNS = 48
+SAMPLE_STRETCHES = 48
 COUNT_MAX = 200
 LINES = 8
+DAY_MS = 86_400_000
+RECENT_MS = 15 * 60_000
+SAMPLED = ("ACTIVE", "DELIVERED", "ERROR", "FAILED")
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
-    """How many there are; `is_more` when counting stopped at the bound."""
+class Tile:
+    """A figure: a count, or of another `unit`; `is_more` when counting stopped there, None when nobody tells."""
 
     name: str
-    count: int
-    is_more: bool
-    link: str
-    kind: str
+    value: float | None
+    unit: str = "count"
+    is_more: bool = False
+    link: str = ""
+    kind: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A stretch of the chart: `x` and the heights are percents of it."""
-
-    x: float
-    good: float
-    bad: float
-    title: str
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OverviewView:
-    """What is going on; the chart and the times are those of the newest entries of the log."""
+    """What is going on. `is_told`: the server tells; otherwise times and attempts are a sample of the log."""
 
-    counts: tuple[Count, ...]
-    columns: tuple[Column, ...]
-    since_ms: int
-    p50_ms: int | None
-    p95_ms: int | None
-    per_minute: float
+    is_told: bool
+    messages: tuple[Tile, ...]
+    run_counts: tuple[Tile, ...]
+    span: Span
+    moments: tuple[Moment, ...]
     runs: tuple[RunLine, ...]
     has_store: bool
 
+    @property
+    def charts(self) -> tuple[Chart, ...]:
+        """The moments, drawn."""
+        return counts_chart(self.moments, self.span), times_chart(self.moments, self.span, duration)
+
 
 @dataclass(frozen=True, slots=True)
-class SystemView:
-    """What this console is over, and its last actions."""
+class _Lately:
+    """What is known of the messages."""
 
-    version: str
-    api_url: str
-    store: str
-    may_act: bool
-    acts: tuple[Act, ...]
+    is_told: bool
+    tiles: tuple[Tile, ...]
+    span: Span
+    moments: tuple[Moment, ...]
 
 
 async def show_overview(visit: Visit) -> Answer:
-    filters = [("state", state) for state in ("ACTIVE", "DELIVERED", "ERROR", "FAILED")]
-    page, letters, queues, counts = await asyncio.gather(
-        visit.api.events(filters, None, SAMPLE_MAX),
-        visit.api.dead_letters([], None, 100),
-        visit.api.queues(),
-        _run_counts(visit),
-    )
-    entries = [entry_of(row, 0) for row in page.entries]
-    lag = sum(number(queue, "lag") for queue in queues)
-    counts += [
-        Count("dead letters", len(letters.entries), letters.cursor is not None, "/dead-letters", "failed"),
-        Count("in queues", lag, False, "/queues", "waiting"),
-    ]
-    times = sorted(_times_ms(entries))
-    ends = [entry for entry in entries if entry.state != "ACTIVE"]
-    since_ms = min((entry.at_ms for entry in ends), default=0)
-    minutes = max(1 / 60, (visit.now_ms - since_ms) / 60_000) if ends else 1
+    status, run_counts = await asyncio.gather(visit.api.status(), _run_counts(visit))
+    lately = await _sampled(visit) if status is None else told(status, visit.now_ms)
     runs = () if visit.services.runs is None else (await visit.runs.page(None, None, LINES, None))[0]
     view = OverviewView(
-        counts=tuple(counts),
-        columns=tuple(_columns(ends, since_ms, visit.now_ms)),
-        since_ms=since_ms,
-        p50_ms=times[len(times) // 2] if times else None,
-        p95_ms=times[len(times) * 95 // 100] if times else None,
-        per_minute=round(len(ends) / minutes, 1),
+        is_told=lately.is_told,
+        messages=lately.tiles,
+        run_counts=run_counts,
+        span=lately.span,
+        moments=lately.moments,
         runs=tuple(line_of(record) for record in runs),
         has_store=visit.services.runs is not None,
     )
     return Page("overview.html", view)
 
 
-async def _run_counts(visit: Visit) -> list[Count]:
+async def _run_counts(visit: Visit) -> tuple[Tile, ...]:
     if visit.services.runs is None:
-        return []
-    counts: list[Count] = []
+        return ()
+    tiles: list[Tile] = []
     for status in ("running", "waiting", "failed"):
         found, cursor = await visit.runs.page(status, None, COUNT_MAX, None)
-        counts.append(Count(f"runs {status}", len(found), cursor is not None, f"/runs?status={status}", status))
-    return counts
+        tiles.append(Tile(status, len(found), is_more=cursor is not None, link=f"/runs?status={status}", kind=status))
+    return tuple(tiles)
 
 
-def _times_ms(entries: Sequence[Entry]) -> list[int]:
+# ---- what our own server tells
+
+
+def told(status: Json, now_ms: int) -> _Lately:
+    """Return what `/status` says, of the last day."""
+    step_ms = max(1, number(status, "stretchMs"))
+    until_ms = (now_ms // step_ms + 1) * step_ms
+    moments = [_moment(cast(Json, one)) for one in items(status, "activity") if isinstance(one, dict)]
+    most, retrying, letters = (number(status, name) for name in ("countedMax", "retrying", "deadLetters"))
+    in_flight = number(status, "inFlight")
+    waiting = max(0, number(status, "pending") - in_flight - retrying)
+    latency = status.get("latency")
+    times: Mapping[str, object] = cast(Json, latency) if isinstance(latency, dict) else {}
+    since_ms = max(now_ms - RECENT_MS, min(number(status, "startedAt"), now_ms - 60_000))
+    recent = sum(one.accepted for one in moments if one.from_ms + step_ms > since_ms)
+    due_ms = status.get("oldestDueAt")
+    tiles = (
+        Tile("in flight", in_flight, link="/messages?state=ACTIVE", kind="running"),
+        Tile("waiting", waiting, link="/messages?state=CREATED", kind="waiting"),
+        Tile("retrying", retrying, is_more=retrying >= most > 0, link="/messages?state=RETRY", kind="retrying"),
+        Tile("dead letters", letters, is_more=letters >= most > 0, link="/dead-letters", kind="failed"),
+        Tile("accepted a minute", round(recent * 60_000 / (now_ms - since_ms), 1), "rate"),
+        Tile("median, due to delivered", _ms(times, "p50Seconds"), "ms"),
+        Tile("95th percentile", _ms(times, "p95Seconds"), "ms"),
+        Tile("oldest due message", due_ms if isinstance(due_ms, int) else 0, "since"),
+    )
+    return _Lately(True, tiles, Span(until_ms - DAY_MS, until_ms, step_ms), tuple(moments))
+
+
+def _moment(row: Json) -> Moment:
+    failed = number(row, "retried") + number(row, "deadLettered")
+    return Moment(
+        number(row, "from"), number(row, "accepted"), number(row, "delivered"), failed,
+        _ms(row, "p50Seconds"), _ms(row, "p95Seconds"),
+    )  # fmt: skip
+
+
+def _ms(row: Mapping[str, object], name: str) -> int | None:
+    value = row.get(name)
+    return round(value * 1000) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+# ---- what the log of any QStash tells
+
+
+async def _sampled(visit: Visit) -> _Lately:
+    page, letters, queues = await asyncio.gather(
+        visit.api.events([("state", state) for state in SAMPLED], None, SAMPLE_MAX),
+        visit.api.dead_letters([], None, 100),
+        visit.api.queues(),
+    )
+    entries = [entry_of(row, 0) for row in page.entries]
+    ends = [entry for entry in entries if entry.state != "ACTIVE"]
+    now_ms = visit.now_ms
+    since_ms = min((entry.at_ms for entry in ends), default=now_ms - 1)
+    times = sorted(took for _, took in _times_ms(entries))
+    tiles = (
+        Tile("in queues", sum(number(queue, "lag") for queue in queues), link="/queues", kind="waiting"),
+        Tile("dead letters", len(letters.entries), is_more=letters.cursor is not None, link="/dead-letters",
+             kind="failed"),
+        Tile("attempts a minute", round(len(ends) * 60_000 / max(1000, now_ms - since_ms), 1) if ends else 0, "rate"),
+        Tile("median attempt", times[len(times) // 2] if times else None, "ms"),
+        Tile("95th percentile", times[len(times) * 95 // 100] if times else None, "ms"),
+        Tile("oldest due message", None, "since"),
+    )  # fmt: skip
+    step_ms = max(1, (now_ms - since_ms) // SAMPLE_STRETCHES + 1)
+    span = Span(since_ms, since_ms + step_ms * SAMPLE_STRETCHES, step_ms)
+    return _Lately(False, tiles, span, _moments(ends, dict(_times_ms(entries)), span))
+
+
+def _times_ms(entries: Sequence[Entry]) -> list[tuple[Entry, int]]:
     """Return how long attempts took: from the moment a message became active to the state that followed."""
-    ended: dict[str, int] = {}
-    times: list[int] = []
+    ended: dict[str, Entry] = {}
+    times: list[tuple[Entry, int]] = []
     for entry in entries:  # the latest first
         if entry.state != "ACTIVE":
-            ended[entry.message_id] = entry.at_ms
-        elif entry.message_id in ended:
-            times.append(max(0, ended.pop(entry.message_id) - entry.at_ms))
+            ended[entry.message_id] = entry
+        elif (end := ended.pop(entry.message_id, None)) is not None:
+            times.append((end, max(0, end.at_ms - entry.at_ms)))
     return times
 
 
-def _columns(entries: Sequence[Entry], since_ms: int, now_ms: int) -> list[Column]:
-    width_ms = max(1, (now_ms - since_ms) // COLUMNS + 1)
-    good, bad = [0] * COLUMNS, [0] * COLUMNS
-    for entry in entries:
-        place = min(COLUMNS - 1, max(0, (entry.at_ms - since_ms) // width_ms))
-        (good if entry.state == "DELIVERED" else bad)[place] += 1
-    most = max([1, *(a + b for a, b in zip(good, bad, strict=True))])
-    return [
-        Column(round(n * 100 / COLUMNS, 2), round(a * 100 / most, 1), round(b * 100 / most, 1), f"{a} good, {b} not")
-        for n, (a, b) in enumerate(zip(good, bad, strict=True))
-    ]
+def _moments(ends: Sequence[Entry], times: Mapping[Entry, int], span: Span) -> tuple[Moment, ...]:
+    inside: dict[int, list[Entry]] = {}
+    for entry in ends:
+        inside.setdefault((entry.at_ms - span.since_ms) // span.step_ms, []).append(entry)
+    moments: list[Moment] = []
+    for place, some in sorted(inside.items()):
+        took = sorted(times[entry] for entry in some if entry in times)
+        delivered = sum(entry.state == "DELIVERED" for entry in some)
+        moments.append(
+            Moment(
+                span.since_ms + place * span.step_ms, 0, delivered, len(some) - delivered,
+                took[len(took) // 2] if took else None, took[len(took) * 95 // 100] if took else None,
+            )
+        )  # fmt: skip
+    return tuple(moments)
 
 
-async def show_system(visit: Visit) -> Answer:
-    settings = visit.services.settings
-    store = (settings.store or "").partition("@")[2] or settings.store or ""
-    view = SystemView(
-        metadata.version("idioteque"), settings.api_url, store, visit.session.may_act, visit.services.audit.acts
-    )
-    return Page("system.html", view)
-
-
-screens = (Screen("/", show_overview), Screen("/system", show_system))
+screens = (Screen("/", show_overview),)

@@ -14,6 +14,8 @@ from idioteque.cron import parse_cron
 from idioteque.errors import InvalidValue
 
 NEXT_TICKS = 5
+REDACTED = b"REDACTED:"
+OWN = "upstash-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A schedule; `states` are those of the messages that it made last, `ticks` what comes next, as its cron says."""
+    """A schedule; `results` are its last messages with their states, `ticks` what comes next, as its cron says."""
 
     id: str
     cron: str
@@ -35,7 +37,7 @@ class Schedule:
     next_at_ms: int
     ticks: tuple[Tick, ...]
     last_at_ms: int
-    states: tuple[str, ...]
+    results: tuple[tuple[str, str], ...]
     error: str
 
 
@@ -116,7 +118,7 @@ async def list_schedules(visit: Visit) -> Answer:
             text(row, "scheduleId"), text(row, "cron"), text(row, "destination"), bool(row.get("isPaused")),
             number(row, "nextScheduleTime"), ticks_of(text(row, "cron"), number(row, "nextScheduleTime")),
             number(row, "lastScheduleTime"),
-            tuple(str(state) for state in _values(row.get("lastScheduleStates"))), text(row, "error"),
+            _results(row.get("lastScheduleStates")), text(row, "error"),
         )
         for row in found
     )))  # fmt: skip
@@ -137,16 +139,19 @@ def ticks_of(cron: str, next_at_ms: int) -> tuple[Tick, ...]:
     return tuple(found)
 
 
-def _values(value: object) -> tuple[object, ...]:
-    return tuple(cast(Json, value).values()) if isinstance(value, dict) else ()
+def _results(value: object) -> tuple[tuple[str, str], ...]:
+    found = cast(Json, value) if isinstance(value, dict) else {}
+    return tuple((message_id, str(state)) for message_id, state in found.items())
 
 
 async def list_queues(visit: Visit) -> Answer:
     found = await visit.api.queues()
-    return Page("queues.html", QueuesView(tuple(
-        Queue(text(row, "name"), number(row, "parallelism"), number(row, "lag"), bool(row.get("paused")))
-        for row in found
-    )))  # fmt: skip
+    return Page("queues.html", QueuesView(tuple(queue_of(row) for row in found)))
+
+
+def queue_of(row: Json) -> Queue:
+    """Read a queue."""
+    return Queue(text(row, "name"), number(row, "parallelism"), number(row, "lag"), bool(row.get("paused")))
 
 
 async def list_groups(visit: Visit) -> Answer:
@@ -161,14 +166,16 @@ async def list_groups(visit: Visit) -> Answer:
 
 async def list_flow_keys(visit: Visit) -> Answer:
     found = await visit.api.flow_keys(visit.asked("search"))
-    return Page("flow_control.html", FlowKeysView(tuple(
-        FlowKey(
-            text(row, "flowControlKey"), number(row, "waitListSize"), number(row, "parallelismCount"),
-            number(row, "parallelismMax"), number(row, "rateMax"), number(row, "rateCount"), number(row, "ratePeriod"),
-            bool(row.get("isPaused")), bool(row.get("isPinnedParallelism") or row.get("isPinnedRate")),
-        )
-        for row in found
-    ), visit.asked("search")))  # fmt: skip
+    return Page("flow_control.html", FlowKeysView(tuple(flow_key_of(row) for row in found), visit.asked("search")))
+
+
+def flow_key_of(row: Json) -> FlowKey:
+    """Read a flow-control key."""
+    return FlowKey(
+        text(row, "flowControlKey"), number(row, "waitListSize"), number(row, "parallelismCount"),
+        number(row, "parallelismMax"), number(row, "rateMax"), number(row, "rateCount"), number(row, "ratePeriod"),
+        bool(row.get("isPaused")), bool(row.get("isPinnedParallelism") or row.get("isPinnedRate")),
+    )  # fmt: skip
 
 
 async def show_keys(visit: Visit) -> Answer:
@@ -195,8 +202,48 @@ Act = Callable[[Visit, str], Awaitable[None]]
 
 async def _run_now(visit: Visit, schedule_id: str) -> None:
     row = await visit.api.schedule(schedule_id)
-    headers = [*forwarded(headers_of(row, "header")), ("Upstash-Method", text(row, "method") or "POST")]
-    await visit.api.publish(text(row, "destination"), headers, plain_body(row))
+    shown = [plain_body(row), *(value.encode() for _, value in headers_of(row, "header"))]
+    if any(value.startswith(REDACTED) for value in shown):
+        raise InvalidValue("a part of it is redacted, so only the schedule itself can send it")
+    destination, queue = text(row, "destination"), text(row, "queueName")
+    if queue:
+        await visit.api.enqueue(queue, destination, headers_of_schedule(row), plain_body(row))
+    else:
+        await visit.api.publish(destination, headers_of_schedule(row), plain_body(row))
+
+
+def headers_of_schedule(row: Json) -> list[tuple[str, str]]:
+    """Return the publish headers that a schedule stands for, without its cron, its id and its queue."""
+    named = {header: text(row, name) for header, name in _HEADERS.items()}
+    named |= {f"Upstash-{name.title()}": f"{row[name]}s" for name in ("delay", "timeout") if row.get(name)}
+    named["Upstash-Label"] = ",".join(str(label) for label in items(row, "labels"))
+    limits = [f"{name}={row[name]}" for name in ("parallelism", "rate") if row.get(name)]
+    if text(row, "flowControlKey") and limits:
+        period = [f"period={row['period']}s"] if row.get("period") else []
+        named["Upstash-Flow-Control-Value"] = ", ".join([*limits, *period])
+    else:
+        named.pop("Upstash-Flow-Control-Key")
+    headers = [*forwarded(headers_of(row, "header")), *((name, value) for name, value in named.items() if value)]
+    for kind, name in (("Callback", "callbackHeader"), ("Failure-Callback", "failureCallbackHeader")):
+        for header, value in headers_of(row, name):
+            rest = header[len(OWN) :] if header.lower().startswith(OWN) else f"Forward-{header}"
+            headers.append((f"Upstash-{kind}-{rest}", value))
+    return headers
+
+
+_HEADERS = {
+    "Upstash-Method": "method", "Upstash-Retries": "retries", "Upstash-Retry-Delay": "retryDelayExpression",
+    "Upstash-Callback": "callback", "Upstash-Failure-Callback": "failureCallback",
+    "Upstash-Flow-Control-Key": "flowControlKey",
+}  # fmt: skip
+
+
+async def _set_queue(visit: Visit, name: str) -> None:
+    wanted = visit.given("parallelism").strip()
+    if not (wanted.isascii() and wanted.isdigit() and 1 <= len(wanted) <= 9 and int(wanted)):
+        raise InvalidValue(f"the parallelism must be a whole number above 0, not {wanted[:40]!r}")
+    paused = bool((await visit.api.queue(name)).get("paused"))
+    await visit.api.save_queue(name, int(wanted), paused=paused)
 
 
 async def _unpin(visit: Visit, key: str) -> None:
@@ -215,6 +262,7 @@ VERBS: Mapping[tuple[str, str], Act] = {
     ("schedules", "run"): _run_now,
     ("queues", "pause"): lambda visit, one: visit.api.pause_queue(one),
     ("queues", "resume"): lambda visit, one: visit.api.resume_queue(one),
+    ("queues", "set"): _set_queue,
     ("queues", "delete"): lambda visit, one: visit.api.delete_queue(one),
     ("url-groups", "delete"): lambda visit, one: visit.api.delete_url_group(one),
     ("flow-control", "pause"): lambda visit, one: visit.api.change_flow_key(one, "pause"),
@@ -226,13 +274,15 @@ VERBS: Mapping[tuple[str, str], Act] = {
 
 
 async def act_on(visit: Visit) -> Answer:
-    """Do a verb to the one thing that the form names."""
+    """Do a verb to the one thing that the form names; go on with the page of it, if the form comes from there."""
     kind, verb, name = visit.path["kind"], visit.given("verb"), visit.given("id")
     act = VERBS.get((kind, verb))
     if act is None:
         raise InvalidValue(f"{verb[:40]!r} is nothing that can be done to {kind[:40]}")
     await act(visit, name)
-    return Done(f"{verb}: {name}", f"/{kind}", target=f"{verb} {name}")
+    back = visit.given("back")
+    inside = back.startswith(f"/{kind}/") and back.isascii() and back.isprintable()
+    return Done(f"{verb}: {name}", back if inside else f"/{kind}", target=f"{verb} {name}")
 
 
 screens = (

@@ -9,15 +9,22 @@ function busy(main) {
     || (!getSelection().isCollapsed && main.contains(getSelection().anchorNode));
 }
 
+const CONTROLS = "a, button, summary, [tabindex]";
+
+function nameOfControl(one) {
+  const row = one.closest("[data-row]")?.querySelector("[data-open]")?.getAttribute("href");
+  return [row, one.tagName, one.getAttribute("href"), one.getAttribute("aria-label"), one.closest("form")?.action, one.textContent.trim()].join("|");
+}
+
 function swap(main, html) {
   const nameOf = (details, place) => details.dataset.keep ?? place;
   const open = new Map([...main.querySelectorAll("details")].map((one, place) => [nameOf(one, place), one.open]));
   const notices = [...main.querySelectorAll(":scope > .notice[role=alert]")];
-  const focusedName = main.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  const focused = main.contains(document.activeElement) ? nameOfControl(document.activeElement) : null;
   main.innerHTML = html;
   main.prepend(...notices);
   main.querySelectorAll("details").forEach((one, place) => { one.open = open.get(nameOf(one, place)) ?? one.open; });
-  if (focusedName) main.querySelector(`a[href="${CSS.escape(focusedName)}"]`)?.focus();
+  if (focused) [...main.querySelectorAll(CONTROLS)].find((one) => nameOfControl(one) === focused)?.focus({ preventScroll: true });
   tellTimes();
   restore();
 }
@@ -27,15 +34,20 @@ export function goLive() {
   if (!main || !window.EventSource) return;
   const prefix = document.body.dataset.prefix;
   const page = location.pathname.slice(prefix.length) + location.search;
-  const source = new EventSource(`${prefix}/live?page=${encodeURIComponent(page)}`);
+  const source = new EventSource(`${prefix}/live?page=${encodeURIComponent(page)}&seen=${main.dataset.live}`);
   const sign = document.querySelector(".live");
-  let first = true;
   source.addEventListener("open", () => sign.classList.add("on"));
   source.addEventListener("error", () => sign.classList.remove("on"));
   source.addEventListener("over", () => { source.close(); location.reload(); });
+  let waiting = null; // what came while somebody was busy
+  const show = () => {
+    if (waiting === null || busy(main)) return;
+    swap(main, waiting);
+    waiting = null;
+  };
   source.addEventListener("page", (event) => {
-    const { html } = JSON.parse(event.data);
-    if (first) { first = false; if (html.trim() === main.innerHTML.trim()) return; }
-    if (!busy(main)) swap(main, html);
+    waiting = JSON.parse(event.data).html;
+    show();
   });
+  setInterval(show, 1000);
 }

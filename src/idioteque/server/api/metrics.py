@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from importlib import metadata
 
@@ -19,6 +18,7 @@ from idioteque.histogram import Histogram
 from idioteque.server.api.services import admit, services_of
 from idioteque.server.core.deliverer import Deliverer
 from idioteque.server.core.metrics import Metrics
+from idioteque.server.core.status import sizes
 
 
 class ServerCollector(Collector):
@@ -88,15 +88,9 @@ class ServerCollector(Collector):
 def _database(database: SqliteDatabase) -> Iterable[Metric]:
     yield _histogram("database_commit_seconds", "Time of one commit, its flush included.", database.commit_s)
     yield _histogram("database_commit_operations", "Operations that shared one commit.", database.commit_operations)
-    yield _gauge("database_file_bytes", "Size of the database file.", _size_bytes(database.path))
-    yield _gauge("database_wal_bytes", "Size of its write-ahead log.", _size_bytes(database.path + "-wal"))
-
-
-def _size_bytes(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:  # in memory
-        return 0
+    file_bytes, wal_bytes = sizes(database)
+    yield _gauge("database_file_bytes", "Size of the database file.", file_bytes)
+    yield _gauge("database_wal_bytes", "Size of its write-ahead log.", wal_bytes)
 
 
 def _counter(name: str, text: str, value: float) -> Metric:

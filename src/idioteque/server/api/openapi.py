@@ -142,6 +142,14 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("GET", "/health"): Operation("Whether the process lives", "Status"),
     ("GET", "/ready"): Operation("Whether it accepts messages", "Status", refusals=(503,)),
     ("GET", "/metrics"): Operation("What the server counts, for Prometheus; open under --dev", PLAIN, refusals=(401,)),
+    ("GET", "/status"): Operation(
+        "What the server has, what it did in the last day, and what it keeps; open under --dev", "ServerStatus",
+        refusals=(401,),
+    ),
+    ("GET", "/waiting"): Operation(
+        "Who waits for a queue or a flow-control key, in their order; open under --dev", "WaitingList",
+        query="waiting", refusals=(400, 401),
+    ),
     ("GET", "/openapi.json"): Operation("This document", "Document"),
 }  # fmt: skip
 

@@ -21,6 +21,7 @@ from idioteque.server.api import (
     openapi,
     queues,
     schedules,
+    status,
     topics,
 )
 from idioteque.server.api.services import Services, reply
@@ -37,6 +38,7 @@ ROUTES = (
     *flow_control.routes,
     *health.routes,
     *metrics.routes,
+    *status.routes,
     *openapi.routes,
 )
 

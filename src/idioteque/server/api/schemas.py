@@ -85,6 +85,7 @@ QUERIES: Mapping[str, Sequence[Json]] = {
     "logs": _query(LOGS),
     "search": (_parameter("search", TEXT),),
     "pin": tuple(_parameter(name, {"type": "integer", "minimum": 1}) for name in ("parallelism", "rate", "period")),
+    "waiting": tuple(_parameter(name, TEXT) for name in ("flowControlKey", "queueName")),
     "unpin": tuple(_parameter(name, FLAG) for name in ("parallelism", "rate")),
 }
 
@@ -150,6 +151,10 @@ _SCHEDULE_STATES: Json = {
     "type": "object",
     "additionalProperties": {"type": "string", "enum": ["IN_PROGRESS", "SUCCESS", "FAIL"]},
 }
+_LATENCY: Mapping[str, Json] = {name: {"type": ["number", "null"]} for name in ("p50Seconds", "p95Seconds")}
+_STRETCH: Mapping[str, Json] = {
+    "from": TIME_MS, "accepted": COUNT, "delivered": COUNT, "retried": COUNT, "deadLettered": COUNT, **_LATENCY,
+}  # fmt: skip
 
 SCHEMAS: Json = {
     "Error": _object("error", error=TEXT),
@@ -230,6 +235,24 @@ SCHEMAS: Json = {
         flowControlKey=TEXT, waitListSize=COUNT, parallelismMax=COUNT, parallelismCount=COUNT, rateMax=COUNT,
         rateCount=COUNT, ratePeriod=COUNT, ratePeriodStart=COUNT, isPaused=FLAG, isPinnedParallelism=FLAG,
         isPinnedRate=FLAG,
+    ),
+    "ServerStatus": _object(
+        "version startedAt pending inFlight inFlightMax retrying deadLetters countedMax linesHeld oldestDueAt"
+        " latency stretchMs activity fileBytes walBytes rows durability retention",
+        version=TEXT, startedAt=TIME_MS, pending=COUNT, inFlight=COUNT, inFlightMax=COUNT,
+        retrying={**COUNT, "description": "At most countedMax"},
+        deadLetters={**COUNT, "description": "At most countedMax"}, countedMax=COUNT, linesHeld=COUNT,
+        oldestDueAt={"type": ["integer", "null"]}, latency=reference("Latency"), stretchMs=COUNT,
+        activity=reference("Stretch[]"), fileBytes=COUNT, walBytes=COUNT,
+        rows={"type": "object", "additionalProperties": COUNT, "description": "About so many; never fewer"},
+        durability=TEXT, retention={"type": "object", "additionalProperties": COUNT},
+    ),
+    "Latency": _object("p50Seconds p95Seconds", **_LATENCY),
+    "Stretch": _object("from accepted delivered retried deadLettered p50Seconds p95Seconds", **_STRETCH),
+    "WaitingList": _object("waiting", waiting=reference("Waiting[]")),
+    "Waiting": _object(
+        "place messageId url createdAt retried isUnderWay",
+        place=COUNT, messageId=TEXT, url=TEXT, createdAt=TIME_MS, dueAt=TIME_MS, retried=COUNT, isUnderWay=FLAG,
     ),
     "GlobalParallelism": _object(
         "parallelismMax parallelismCount", parallelismMax=COUNT, parallelismCount=COUNT

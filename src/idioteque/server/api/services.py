@@ -17,6 +17,7 @@ from idioteque.server.core.flow_control import FlowKeys
 from idioteque.server.core.operations import Operations
 from idioteque.server.core.queues import Queues
 from idioteque.server.core.schedules import Schedules
+from idioteque.server.core.status import Status
 from idioteque.server.core.url_groups import UrlGroups
 from idioteque.server.errors import BadRequest
 from idioteque.server.model import Filter, Page
@@ -40,6 +41,7 @@ class Services:
     global_parallelism: Callable[[], tuple[int, int]]
     now_ms: Callable[[], int]
     registry: CollectorRegistry
+    status: Status
     is_dev: bool
 
 

@@ -188,10 +188,16 @@ class Deliverer:
         return self._config.in_flight_max, self._destinations.in_flight
 
     @property
+    def oldest_due_ms(self) -> int | None:
+        """Since when the message has waited that has been due for the longest; None when none is due."""
+        due_ms = self._destinations.oldest_due_ms()
+        return due_ms if due_ms is not None and due_ms <= self._clock.now_ms() else None
+
+    @property
     def oldest_due_s(self) -> float:
         """How long the message has waited that has been due for the longest; 0 when none is."""
-        due_ms = self._destinations.oldest_due_ms()
-        return 0.0 if due_ms is None else max(0, self._clock.now_ms() - due_ms) / 1000
+        due_ms = self.oldest_due_ms
+        return 0.0 if due_ms is None else (self._clock.now_ms() - due_ms) / 1000
 
     @property
     def lines_held(self) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from idioteque.database import Transaction
-from idioteque.server.model import Lease, Slot
+from idioteque.database import Row, Transaction
+from idioteque.server.model import Lease, Slot, Waiting
 from idioteque.server.storage.messages import MESSAGE_COLUMNS, message_of
 
 NEVER_MS = 2**62
@@ -15,7 +15,7 @@ NEVER_MS = 2**62
 DUE_MAX = 10_000  # slots of one queue that are looked at in one transaction
 
 
-class Waiting(NamedTuple):
+class Due(NamedTuple):
     """A delivery that is due; `token` is 0 when it was never leased before."""
 
     message_id: str
@@ -34,7 +34,7 @@ def due_in_line(tx: Transaction, line: str, now_ms: int, count_max: int) -> list
     return [row[0] for row in rows]
 
 
-def due_in_queue(tx: Transaction, line: str, now_ms: int) -> list[Waiting]:
+def due_in_queue(tx: Transaction, line: str, now_ms: int) -> list[Due]:
     """Return deliveries that hold a slot and are due, in the order of their places."""
     # Those that wait for a slot are visible never, so these are no more than the queue has slots.
     rows = tx.execute(
@@ -42,7 +42,7 @@ def due_in_queue(tx: Transaction, line: str, now_ms: int) -> list[Waiting]:
         ORDER BY place LIMIT :count""",
         {"line": line, "now_ms": now_ms, "count": DUE_MAX},
     )
-    return [Waiting(*row) for row in rows]
+    return [Due(*row) for row in rows]
 
 
 def next_in_line_ms(tx: Transaction, line: str, now_ms: int) -> int | None:
@@ -116,3 +116,36 @@ def lease_all(tx: Transaction, message_ids: Iterable[str], until_ms: int) -> lis
 def slot_of(queue: str | None, place: int | None) -> Slot | None:
     """Return the slot that a delivery which is under way holds, or None."""
     return Slot(queue, place) if queue is not None and place is not None else None
+
+
+def waiting_for_key(tx: Transaction, key: str, now_ms: int, count_max: int) -> list[Waiting]:
+    """Return the deliveries of a flow-control key that are due and not under way, those first that wait longest."""
+    # The key's own part of the index, in its order.
+    rows = tx.execute(
+        """SELECT d.message_id, m.url, m.created_at_ms, d.visible_at_ms, d.retried, d.leased
+        FROM deliveries d JOIN messages m ON m.id = d.message_id
+        WHERE d.flow_key = :key AND d.leased = 0 AND d.visible_at_ms <= :now_ms
+        ORDER BY d.visible_at_ms, d.message_id LIMIT :count""",
+        {"key": key, "now_ms": now_ms, "count": count_max},
+    )
+    return [_waiting_of(place, row) for place, row in enumerate(rows, 1)]
+
+
+def waiting_in_queue(tx: Transaction, queue: str, count_max: int) -> list[Waiting]:
+    """Return the deliveries in a queue: those that hold its slots, then those that wait for one, by their places."""
+    found: list[Row] = []
+    for holds in (1, 0):
+        # The queue's own part of the index, in its order.
+        found += tx.execute(
+            """SELECT d.message_id, m.url, m.created_at_ms, d.visible_at_ms, d.retried, d.leased
+            FROM deliveries d JOIN messages m ON m.id = d.message_id
+            WHERE d.queue_name = :queue AND d.holds = :holds ORDER BY d.place LIMIT :count""",
+            {"queue": queue, "holds": holds, "count": count_max - len(found)},
+        )
+    return [_waiting_of(place, row) for place, row in enumerate(found, 1)]
+
+
+def _waiting_of(place: int, row: Row) -> Waiting:
+    message_id, url, created_at_ms, visible_at_ms, retried, leased = row
+    due_ms = None if visible_at_ms == NEVER_MS else visible_at_ms
+    return Waiting(place, message_id, url, created_at_ms, due_ms, retried, bool(leased))
