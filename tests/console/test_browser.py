@@ -6,33 +6,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import pytest
 from axe_core_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.console.conftest import Place
-from tests.console.test_pages import PAGES
 from tests.destination import until
 
 
 def violations(page: Page) -> list[str]:
     report: Any = Axe().run(page, options={"resultTypes": ["violations"]})
     return [f"{one['id']}: {[node['html'][:120] for node in one['nodes']][:3]}" for one in report["violations"]]
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [400, 1600])
-def test_every_screen_is_accessible_and_fits(page: Page, place: Place, scheme: Any, width: int) -> None:
-    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-    page.set_viewport_size({"width": width, "height": 900})
-    message = place.publish("/bad-seen", b"{}", Retries="0")
-    until(lambda: message in place.visitor().get("/dead-letters").text)
-    runs = [f"/runs/{place.runs[name]}{tab}" for name in ("good", "bad") for tab in ("", "?tab=error", "?tab=input")]
-    for path in [*PAGES, *runs, f"/messages/{message}"]:
-        page.goto(place.server.url + path)
-        assert violations(page) == [], path
-        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        assert wide <= 0, f"{path} is {wide} px too wide"
 
 
 def test_a_new_message_appears_by_itself(page: Page, place: Place) -> None:
