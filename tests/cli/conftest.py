@@ -66,7 +66,7 @@ def qstash() -> Iterator[FakeQStash]:
         def date_time_string(self, timestamp: float | None = None) -> str:
             return super().date_time_string(SystemClock().now_ms() / 1000 + fake.clock_ahead_s)
 
-        do_GET = do_POST = do_DELETE = handle_any  # noqa: N815
+        do_GET = do_POST = do_PATCH = do_DELETE = handle_any  # noqa: N815
 
         def log_message(self, *args: object) -> None:
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
 import tempfile
 import urllib.request
@@ -12,6 +13,13 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
+from idioteque.clock import SystemClock
+from idioteque.database import migrate, open_database
+from idioteque.histogram import DELAYS_S
+from idioteque.server.app import MIGRATIONS
+from idioteque.server.core.activity import KEPT_MS, STRETCH_MS
+from idioteque.server.model import Stretch
+from idioteque.server.storage.activity import save_activity
 from tests.console import shop
 from tests.console.browse import Visitor
 from tests.console.conftest import browser_path
@@ -21,7 +29,8 @@ from tests.processes import ServerProcess, start_server
 SIZES = {"wide": (1600, 900), "narrow": (400, 800)}
 SCREENS = {"overview": "/", "runs": "/runs", "messages": "/messages", "dead-letters": "/dead-letters",
            "schedules": "/schedules", "queues": "/queues", "url-groups": "/url-groups", "publish": "/messages/publish",
-           "flow-control": "/flow-control", "keys": "/keys", "system": "/system", "events": "/events"}  # fmt: skip
+           "flow-control": "/flow-control", "flow-key": "/flow-control/supplier", "queue": "/queues/mails",
+           "doctor": "/system/doctor", "keys": "/keys", "system": "/system", "events": "/events"}  # fmt: skip
 
 ROOT = Path(__file__).resolve().parents[2]
 ELSEWHERE = """([from, to]) => {
@@ -45,10 +54,38 @@ def fill(server: ServerProcess, to: str) -> None:
     for name in ("bad-invoice", "bad-stock"):
         for number in range(3):
             call(server, f"/v2/publish/{to}/{name}", json.dumps({"invoice": number}).encode(), Retries="0")
-    call(server, "/v2/queues", json.dumps({"queueName": "mails", "parallelism": 3}).encode())
+    call(server, "/v2/queues", json.dumps({"queueName": "mails", "parallelism": 3, "paused": True}).encode())
+    for number in range(4):
+        call(server, f"/v2/enqueue/mails/{to}/mail?to={number}", b"{}")
+    call(server, "/v2/flowControl/supplier/pause")
+    for number in range(6):
+        call(server, f"/v2/publish/{to}/supplier?order={number}", b"{}", Flow_Control_Key="supplier",
+             Flow_Control_Value="rate=20, period=1m")  # fmt: skip
+    call(server, f"/v2/publish/{to}/bad-later", b"{}", Retries="5", Retry_Delay="3600000")
+    call(server, f"/v2/schedules/{to}/cleanup", b"{}", Cron="*/15 * * * *", Schedule_Id="cleanup")
     call(server, f"/v2/schedules/{to}/report", b"{}", Cron="CRON_TZ=Europe/Paris 0 4 * * *", Schedule_Id="daily-report")
     ends = [{"name": "stock", "url": f"{to}/stock"}, {"name": "mail", "url": f"{to}/mail"}]
     call(server, "/v2/topics/orders/endpoints", json.dumps({"endpoints": ends}).encode())
+
+
+async def remember(path: Path) -> None:
+    """Give a server that has not started yet a day behind it: calm at night, busy at noon, an outage at four."""
+    database = open_database(f"sqlite:///{path}")
+    await migrate(database, "server", MIGRATIONS)
+    now_ms, day = SystemClock().now_ms(), KEPT_MS // STRETCH_MS
+    stretches = [a_stretch((now_ms // STRETCH_MS - day + place) * STRETCH_MS, place) for place in range(day)]
+    await database.write(lambda tx: save_activity(tx, stretches, 0))
+    await database.close()
+
+
+def a_stretch(began_ms: int, place: int) -> Stretch:
+    hour = began_ms / 3_600_000 % 24
+    busy = round(400 * (1.3 + math.sin((hour - 6) * math.pi / 12)) + 60 * math.sin(place * 2.3))
+    bad = busy // 3 if 15.8 < hour < 16.6 else busy // 90
+    latency = [0] * (len(DELAYS_S) + 1)
+    latency[4], latency[5] = busy // 2, busy // (3 + place % 3)
+    latency[11 if bad > busy // 5 else 7 + place % 2] = busy // (6 + place % 5)
+    return Stretch(began_ms, busy, busy - bad // 4, bad, bad // 8, tuple(latency))
 
 
 def answer(request: Received) -> tuple[int, dict[str, str], bytes]:
@@ -62,6 +99,7 @@ def main(target: Path) -> None:
         directory = Path(folder)
         with ThreadPoolExecutor(1) as thread:  # a loop of its own: the driver has one in this
             ids = thread.submit(lambda: asyncio.run(shop.fill(directory / "runs.db"))).result()
+            thread.submit(lambda: asyncio.run(remember(directory / "server.db"))).result()
         server = start_server(directory, args=["--store", f"sqlite:///{directory / 'runs.db'}"])
         browser = driver.chromium.launch(executable_path=browser_path(), args=["--no-sandbox"])
         try:
@@ -81,7 +119,8 @@ def main(target: Path) -> None:
                     page.get_by_role("button", name="Log in").click()
                     for name, path in screens.items():
                         page.goto(server.url + path)
-                        page.evaluate(ELSEWHERE, [str(ROOT), "/srv/shop"])
+                        for path in (str(ROOT), folder):
+                            page.evaluate(ELSEWHERE, [path, "/srv/shop"])
                         page.screenshot(path=target / f"{name}-{scheme}-{size}.png")
                     context.close()
         finally:

@@ -48,16 +48,17 @@ def test_what_the_server_tells_is_what_is_shown() -> None:
 def test_a_chart_draws_each_stretch_inside_its_frame_and_tells_its_figures() -> None:
     span = Span(NOW_MS, NOW_MS + 24 * 60 * MINUTE_MS, 5 * MINUTE_MS)
     moments = [Moment(NOW_MS + n * 60 * MINUTE_MS, 0, n, 1, 10, 10 * (n + 1)) for n in range(24)]
-    for chart in (counts_chart(moments, span), times_chart(moments, span, duration)):
+    for chart in (counts_chart(moments, span, duration), times_chart(moments, span, duration)):
         assert len(chart.parts) == 24
         assert chart.parts[-1].x + chart.parts[-1].width == WIDTH
         for series in chart.series:
             heights = [float(part.split("H")[0]) for part in series.path.split("V")[1::2]]
             assert heights
             assert all(0 <= height <= HEIGHT for height in heights)
-    assert counts_chart(moments, span).parts[5].title == "5 delivered, 1 failed"
+    assert counts_chart(moments, span, duration).parts[5].title == "5 delivered, 1 failed"
     assert "95 % within 60 ms" in times_chart(moments, span, duration).parts[5].title
-    assert counts_chart((), span).parts == ()
+    assert counts_chart(moments, span, duration).top == "24 in 5 m at most"
+    assert counts_chart((), span, duration).parts == ()
 
 
 def test_the_overview_counts_what_the_server_has(place: Place) -> None:

@@ -11,7 +11,7 @@ import click
 from idioteque.cli import Failed
 from idioteque.cli.client import connected, dead_letter_ids
 from idioteque.cli.filters import filtered, query_from
-from idioteque.cli.output import progress, show_record, show_rows
+from idioteque.cli.output import progress, show_done, show_record, show_rows
 from idioteque.client import BULK_COUNT_MAX, PAGE_COUNT_MAX, Json, QStash, Query
 from idioteque.clock import SystemClock
 from idioteque.errors import InvalidValue
@@ -54,9 +54,12 @@ def show(dlq_id: str, as_json: bool) -> None:
 @click.argument("dlq_ids", nargs=-1)
 @click.option("--all", "all_", is_flag=True, help="All that fit the filters, without any all there are.")
 @click.option("--yes", is_flag=True, help="Do not ask first.")
-def retry(dlq_ids: Sequence[str], all_: bool, yes: bool, **filters: Sequence[object]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def retry(dlq_ids: Sequence[str], all_: bool, yes: bool, as_json: bool, **filters: Sequence[object]) -> None:
     """Send dead letters again, each as a new message."""
-    asyncio.run(_bulk(("retry", "retried"), QStash.retry_dead_letters, dlq_ids, all_, yes, query_from(filters)))
+    asyncio.run(
+        _bulk(("retry", "retried"), QStash.retry_dead_letters, dlq_ids, all_, yes, query_from(filters), as_json)
+    )
 
 
 @dlq.command()
@@ -64,9 +67,12 @@ def retry(dlq_ids: Sequence[str], all_: bool, yes: bool, **filters: Sequence[obj
 @click.argument("dlq_ids", nargs=-1)
 @click.option("--all", "all_", is_flag=True, help="All that fit the filters, without any all there are.")
 @click.option("--yes", is_flag=True, help="Do not ask first.")
-def delete(dlq_ids: Sequence[str], all_: bool, yes: bool, **filters: Sequence[object]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def delete(dlq_ids: Sequence[str], all_: bool, yes: bool, as_json: bool, **filters: Sequence[object]) -> None:
     """Delete dead letters for good."""
-    asyncio.run(_bulk(("delete", "deleted"), QStash.delete_dead_letters, dlq_ids, all_, yes, query_from(filters)))
+    asyncio.run(
+        _bulk(("delete", "deleted"), QStash.delete_dead_letters, dlq_ids, all_, yes, query_from(filters), as_json)
+    )
 
 
 async def _list(query: Query, limit: int) -> list[Json]:
@@ -94,6 +100,7 @@ async def _bulk(
     all_: bool,
     yes: bool,
     query: Query,
+    as_json: bool,
 ) -> None:
     """Act on the letters named, or on all there are now: those that fail again meanwhile are not taken twice."""
     if bool(dlq_ids) == all_:
@@ -110,6 +117,9 @@ async def _bulk(
                 some = chosen[start : start + BULK_COUNT_MAX]
                 done += await act(qstash, some)
                 advance(len(some))
-    click.echo(f"{verb[1]} {done} of {len(chosen)}")
+    if as_json:
+        show_done(verb[1], done, as_json=True, asked=len(chosen))
+    else:
+        click.echo(f"{verb[1]} {done} of {len(chosen)}")
     if dlq_ids and done < len(chosen):
         raise Failed(f"{len(chosen) - done} of these dead letters are gone")

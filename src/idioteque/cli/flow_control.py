@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from idioteque.cli.client import ask
-from idioteque.cli.output import show_record, show_rows
+from idioteque.cli.output import show_done, show_record, show_rows
 from idioteque.durations import seconds
 from idioteque.errors import InvalidValue
 
@@ -46,18 +46,20 @@ def show(key: str, as_json: bool) -> None:
 
 @flow_control.command()
 @click.argument("key")
-def pause(key: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def pause(key: str, as_json: bool) -> None:
     """Let the messages of a key wait until it is resumed."""
     _change(key, "pause")
-    click.echo(f"paused {key}")
+    show_done("paused", key, as_json=as_json)
 
 
 @flow_control.command()
 @click.argument("key")
-def resume(key: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def resume(key: str, as_json: bool) -> None:
     """Let the messages of a paused key go on."""
     _change(key, "resume")
-    click.echo(f"resumed {key}")
+    show_done("resumed", key, as_json=as_json)
 
 
 @flow_control.command()
@@ -65,7 +67,8 @@ def resume(key: str) -> None:
 @click.option("--parallelism", type=click.IntRange(min=1), help="How many are under way at once.")
 @click.option("--rate", type=click.IntRange(min=1), help="How many begin in a period.")
 @click.option("--period", metavar="DURATION", help='How long a period is, like "1m".')
-def pin(key: str, parallelism: int | None, rate: int | None, period: str | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def pin(key: str, parallelism: int | None, rate: int | None, period: str | None, as_json: bool) -> None:
     """Set limits that messages do not change."""
     period_s = None if period is None else round(seconds(period, "--period"))
     given = (("parallelism", parallelism), ("rate", rate), ("period", period_s))
@@ -73,26 +76,28 @@ def pin(key: str, parallelism: int | None, rate: int | None, period: str | None)
     if not query:
         raise InvalidValue("give --parallelism, --rate, --period, or several of them")
     _change(key, "pin", query)
-    click.echo(f"pinned {key}")
+    show_done("pinned", key, as_json=as_json)
 
 
 @flow_control.command()
 @click.argument("key")
 @click.option("--parallelism", is_flag=True, help="Only the parallelism.")
 @click.option("--rate", is_flag=True, help="Only the rate and its period.")
-def unpin(key: str, parallelism: bool, rate: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def unpin(key: str, parallelism: bool, rate: bool, as_json: bool) -> None:
     """Let messages set limits again, all of them unless one is named."""
     chosen = [name for name, is_chosen in (("parallelism", parallelism), ("rate", rate)) if is_chosen]
     _change(key, "unpin", [(name, "true") for name in chosen or ("parallelism", "rate")])
-    click.echo(f"unpinned {key}")
+    show_done("unpinned", key, as_json=as_json)
 
 
 @flow_control.command("reset-rate")
 @click.argument("key")
-def reset_rate(key: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def reset_rate(key: str, as_json: bool) -> None:
     """Begin a new period now, with nothing of the rate used."""
     _change(key, "resetRate")
-    click.echo(f"reset {key}")
+    show_done("reset", key, as_json=as_json)
 
 
 def _change(key: str, verb: str, query: Sequence[tuple[str, str]] = ()) -> None:

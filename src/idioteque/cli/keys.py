@@ -49,7 +49,12 @@ def rotate(yes: bool, as_json: bool) -> None:
     show_default=f"IDIOTEQUE_DATABASE, or {DEFAULT_DATABASE}",
     help="The database of a server that is stopped.",
 )
-def new_token(database: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def new_token(database: str, as_json: bool) -> None:
     """Replace the token of a server that is stopped, and print the new one, which is not shown again."""
-    click.echo(asyncio.run(replace_token(database)))
+    token = asyncio.run(replace_token(database))
+    if as_json:
+        show_record({"token": token}, as_json=True)
+    else:
+        click.echo(token)
     click.echo("a QSTASH_TOKEN in the server's environment has precedence over it", err=True)

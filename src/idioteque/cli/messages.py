@@ -12,7 +12,7 @@ from idioteque.cli import Failed
 from idioteque.cli.client import connected
 from idioteque.cli.filters import filtered, query_from
 from idioteque.cli.logs import latest
-from idioteque.cli.output import show_record
+from idioteque.cli.output import show_done, show_record
 from idioteque.cli.watching import show_list, watchable
 from idioteque.client import ApiRefusal, Json, Query
 
@@ -46,10 +46,15 @@ def show(message_id: str, as_json: bool) -> None:
 
 @messages.command()
 @click.argument("message_ids", nargs=-1, required=True)
-def cancel(message_ids: Sequence[str]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def cancel(message_ids: Sequence[str], as_json: bool) -> None:
     """Cancel messages; those that are unknown or over are named, and make the exit code 1."""
     missing = asyncio.run(_cancel(message_ids))
-    click.echo(f"cancelled {len(message_ids) - len(missing)} of {len(message_ids)}")
+    done, asked = len(message_ids) - len(missing), len(message_ids)
+    if as_json:
+        show_done("cancelled", done, as_json=True, asked=asked, missing=missing)
+    else:
+        click.echo(f"cancelled {done} of {asked}")
     if missing:
         raise Failed(f"not under way: {', '.join(missing)}")
 

@@ -96,6 +96,11 @@ def instant(ms: int) -> str:
         return str(ms)
 
 
+def show_done(what: str, done: int | str, *, as_json: bool, **more: object) -> None:
+    """Print what was done to how many things, or to which one; `more` is said in JSON only."""
+    click.echo(json.dumps({what: done, **more}, ensure_ascii=False) if as_json else printable(f"{what} {done}"))
+
+
 class Steps(Protocol):
     """Told of each bit of a long work that is done."""
 

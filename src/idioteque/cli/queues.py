@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import click
 
 from idioteque.cli.client import ask, connected
-from idioteque.cli.output import show_record
+from idioteque.cli.output import show_done, show_record
 from idioteque.cli.watching import show_list, watchable
 from idioteque.client import Json
 
@@ -47,37 +47,41 @@ def show(name: str, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--parallelism", type=click.IntRange(min=1), default=1, show_default=True, help="How many at once.")
 @click.option("--paused/--running", default=False, help="Whether it sends nothing.  [default: running]")
-def set_(name: str, parallelism: int, paused: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def set_(name: str, parallelism: int, paused: bool, as_json: bool) -> None:
     """Make a queue, or change it."""
     ask(lambda qstash: qstash.save_queue(name, parallelism, paused=paused))
-    click.echo(f"set {name}")
+    show_done("set", name, as_json=as_json)
 
 
 @queues.command()
 @click.argument("names", nargs=-1, required=True)
-def pause(names: Sequence[str]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def pause(names: Sequence[str], as_json: bool) -> None:
     """Let queues send nothing more until they are resumed."""
     ask(lambda qstash: _each(qstash.pause_queue, names))
-    click.echo(f"paused {len(names)}")
+    show_done("paused", len(names), as_json=as_json)
 
 
 @queues.command()
 @click.argument("names", nargs=-1, required=True)
-def resume(names: Sequence[str]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def resume(names: Sequence[str], as_json: bool) -> None:
     """Let paused queues go on where they stopped."""
     ask(lambda qstash: _each(qstash.resume_queue, names))
-    click.echo(f"resumed {len(names)}")
+    show_done("resumed", len(names), as_json=as_json)
 
 
 @queues.command()
 @click.argument("names", nargs=-1, required=True)
 @click.option("--yes", is_flag=True, help="Do not ask first.")
-def delete(names: Sequence[str], yes: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def delete(names: Sequence[str], yes: bool, as_json: bool) -> None:
     """Delete queues, and cancel the messages in them."""
     if not yes:
         click.confirm(f"delete {', '.join(names)} and cancel what is in there?", abort=True, err=True)
     ask(lambda qstash: _each(qstash.delete_queue, names))
-    click.echo(f"deleted {len(names)}")
+    show_done("deleted", len(names), as_json=as_json)
 
 
 async def _each(act: Callable[[str], Awaitable[None]], names: Sequence[str]) -> None:

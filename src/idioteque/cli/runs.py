@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from idioteque.cli import Failed
-from idioteque.cli.output import progress, show_record, show_rows
+from idioteque.cli.output import progress, show_done, show_record, show_rows
 from idioteque.cli.stores import Place, opened
 from idioteque.cli.watching import show_list, watchable
 from idioteque.client import Json, printable
@@ -48,6 +48,7 @@ def placed(command: Command) -> Command:
 
 def chosen(command: Command) -> Command:
     """Give a command that changes runs the options that say which ones, and where their messages go."""
+    command = click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
     command = click.option("--yes", is_flag=True, help="Do not ask first.")(command)
     command = click.option("--function", help="With --all: only of this function.")(command)
     command = click.option("--status", type=click.Choice(STATUSES), help="With --all: only with this status.")(command)
@@ -126,6 +127,7 @@ class Choice:
     status: Status | None
     function: str | None
     yes: bool
+    as_json: bool
 
     def check(self, verb: str) -> None:
         """Raise `InvalidValue` for what is no choice."""
@@ -247,7 +249,10 @@ async def _change(
                     said = str(error)
                 against += [f"{run_id}: {said}"] if said else []
                 advance(1)
-    click.echo(f"{verb[1]} {len(run_ids) - len(against)} of {len(run_ids)}")
+    if choice.as_json:
+        show_done(verb[1], len(run_ids) - len(against), as_json=True, asked=len(run_ids), against=against)
+    else:
+        click.echo(f"{verb[1]} {len(run_ids) - len(against)} of {len(run_ids)}")
     for line in against:
         click.echo(printable(line), err=True)
     if against:

@@ -11,7 +11,7 @@ import click
 
 from idioteque.cli.client import ask
 from idioteque.cli.message import MessageOptions, describing, headers_and_body
-from idioteque.cli.output import show_record, show_rows
+from idioteque.cli.output import show_done, show_record, show_rows
 from idioteque.cli.stores import imported_worker
 from idioteque.dispatchers.qstash import QStashDispatcher
 from idioteque.dispatchers.schedules import SyncedSchedules
@@ -75,26 +75,29 @@ def create(
 
 @schedules.command()
 @click.argument("schedule_ids", nargs=-1, required=True)
-def pause(schedule_ids: Sequence[str]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def pause(schedule_ids: Sequence[str], as_json: bool) -> None:
     """Let schedules fire no more until they are resumed."""
     ask(lambda qstash: _each(qstash.pause_schedule, schedule_ids))
-    click.echo(f"paused {len(schedule_ids)}")
+    show_done("paused", len(schedule_ids), as_json=as_json)
 
 
 @schedules.command()
 @click.argument("schedule_ids", nargs=-1, required=True)
-def resume(schedule_ids: Sequence[str]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def resume(schedule_ids: Sequence[str], as_json: bool) -> None:
     """Let paused schedules fire again, from their next tick on."""
     ask(lambda qstash: _each(qstash.resume_schedule, schedule_ids))
-    click.echo(f"resumed {len(schedule_ids)}")
+    show_done("resumed", len(schedule_ids), as_json=as_json)
 
 
 @schedules.command()
 @click.argument("schedule_ids", nargs=-1, required=True)
-def delete(schedule_ids: Sequence[str]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def delete(schedule_ids: Sequence[str], as_json: bool) -> None:
     """Delete schedules; messages that they have made go on."""
     ask(lambda qstash: _each(qstash.delete_schedule, schedule_ids))
-    click.echo(f"deleted {len(schedule_ids)}")
+    show_done("deleted", len(schedule_ids), as_json=as_json)
 
 
 @schedules.command()

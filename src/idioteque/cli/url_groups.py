@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from idioteque.cli.client import ask
-from idioteque.cli.output import show_record, show_rows
+from idioteque.cli.output import show_done, show_record, show_rows
 from idioteque.client import Json, QStash
 from idioteque.errors import InvalidValue
 
@@ -37,27 +37,30 @@ def show(name: str, as_json: bool) -> None:
 @url_groups.command()
 @click.argument("name")
 @click.argument("endpoints", nargs=-1, required=True, metavar="[NAME=]URL...")
-def add(name: str, endpoints: Sequence[str]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def add(name: str, endpoints: Sequence[str], as_json: bool) -> None:
     """Add endpoints to a URL group, which is made if need be; one of the same name or URL is replaced."""
     chosen = [_endpoint(text) for text in endpoints]
     if not all("url" in each for each in chosen):
         raise InvalidValue("an endpoint is written as URL or NAME=URL")
     ask(lambda qstash: qstash.add_endpoints(name, chosen))
-    click.echo(f"added {len(chosen)}")
+    show_done("added", len(chosen), as_json=as_json)
 
 
 @url_groups.command()
 @click.argument("name")
 @click.argument("endpoints", nargs=-1, required=True, metavar="NAME|URL...")
-def remove(name: str, endpoints: Sequence[str]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def remove(name: str, endpoints: Sequence[str], as_json: bool) -> None:
     """Remove endpoints from a URL group by name or by URL; without endpoints it is deleted."""
     ask(lambda qstash: qstash.remove_endpoints(name, [_endpoint(text) for text in endpoints]))
-    click.echo(f"removed {len(endpoints)}")
+    show_done("removed", len(endpoints), as_json=as_json)
 
 
 @url_groups.command()
 @click.argument("names", nargs=-1, required=True)
-def delete(names: Sequence[str]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def delete(names: Sequence[str], as_json: bool) -> None:
     """Delete URL groups."""
 
     async def act(qstash: QStash) -> None:
@@ -65,7 +68,7 @@ def delete(names: Sequence[str]) -> None:
             await qstash.delete_url_group(name)
 
     ask(act)
-    click.echo(f"deleted {len(names)}")
+    show_done("deleted", len(names), as_json=as_json)
 
 
 def _endpoint(text: str) -> Json:

@@ -73,7 +73,7 @@ Told = Callable[[int | None], str]
 """Says a duration in milliseconds."""
 
 
-def counts_chart(moments: Sequence[Moment], span: Span) -> Chart:
+def counts_chart(moments: Sequence[Moment], span: Span, duration: Told) -> Chart:
     """Return how many attempts succeeded and failed, one upon the other."""
     most = max([1, *(one.delivered + one.failed for one in moments)])
     good = [(one.from_ms, 0.0, one.delivered / most) for one in moments]
@@ -83,7 +83,7 @@ def counts_chart(moments: Sequence[Moment], span: Span) -> Chart:
         return f"{sum(one.delivered for one in some)} delivered, {sum(one.failed for one in some)} failed"
 
     series = (Series("good", "delivered", _path(good, span)), Series("bad", "failed", _path(bad, span)))
-    return Chart("Attempts", f"{most} at most", series, _parts(moments, span, told))
+    return Chart("Attempts", f"{most:,} in {duration(span.step_ms)} at most", series, _parts(moments, span, told))
 
 
 def times_chart(moments: Sequence[Moment], span: Span, duration: Told) -> Chart:
@@ -104,7 +104,12 @@ def times_chart(moments: Sequence[Moment], span: Span, duration: Told) -> Chart:
     slow = [(one.from_ms, height(one.p50_ms), height(one.p95_ms)) for one in known]
     usual = [(one.from_ms, 0.0, height(one.p50_ms)) for one in known]
     series = (Series("usual", "median", _path(usual, span)), Series("slow", "95th percentile", _path(slow, span)))
-    return Chart("Time to delivery", f"{duration(longest)} at most", series, _parts(moments, span, told))
+    return Chart(
+        "Time to delivery",
+        f"{duration(longest)} at most; the scale is logarithmic",
+        series,
+        _parts(moments, span, told),
+    )
 
 
 def _path(bars: Sequence[tuple[int, float, float]], span: Span) -> str:

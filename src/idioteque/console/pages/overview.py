@@ -53,7 +53,7 @@ class OverviewView:
     @property
     def charts(self) -> tuple[Chart, ...]:
         """The moments, drawn."""
-        return counts_chart(self.moments, self.span), times_chart(self.moments, self.span, duration)
+        return counts_chart(self.moments, self.span, duration), times_chart(self.moments, self.span, duration)
 
 
 @dataclass(frozen=True, slots=True)
