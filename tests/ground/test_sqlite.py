@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import shutil
 import stat
 import struct
 import sys
@@ -15,6 +18,8 @@ import apsw
 import pytest
 
 from idioteque.database import SqliteDatabase, Transaction, migrate, open_database
+from idioteque.database.connection import Connection, open_writer
+from idioteque.database.log import Log
 from idioteque.errors import ConfigurationError, DatabaseBroken, DatabaseError, DatabaseTooSlow, InvalidValue
 
 CREATE = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE)"
@@ -356,6 +361,80 @@ async def test_the_log_does_not_grow_without_end_under_constant_reading(file: Sq
     assert size < 100_000_000
 
 
+def logged(path: Path) -> tuple[Connection, Log]:
+    """Return a writing connection with a table that has 100 pages in the log, and what tends that log."""
+    connection = open_writer(str(path), "full")
+    log = Log(connection, str(path), has_room=True)
+    connection.execute("CREATE TABLE blobs (value)")
+    connection.execute("INSERT INTO blobs VALUES (zeroblob(400000))")
+    return connection, log
+
+
+def test_the_log_is_made_longer_before_it_is_needed(path: Path) -> None:
+    connection, log = logged(path)
+    wal = Path(f"{path}-wal")
+    written = wal.stat().st_size
+    log.tend()
+    sizes = {wal.stat().st_size}
+    assert min(sizes) > written + 1_000_000
+    for _ in range(40):
+        connection.execute("INSERT INTO blobs VALUES (zeroblob(10000))")
+        log.tend()
+        sizes.add(wal.stat().st_size)
+    assert len(sizes) == 1  # so no commit changed it
+    connection.execute("INSERT INTO blobs VALUES (zeroblob(400000))")
+    log.tend()
+    assert wal.stat().st_size > max(sizes)
+    connection.close()
+    log.close()
+
+
+def test_what_stands_behind_the_end_of_the_log_is_not_read(path: Path, tmp_path: Path) -> None:
+    connection, log = logged(path)
+    log.tend()
+    connection.execute("INSERT INTO blobs VALUES ('the last')")
+    copy = tmp_path / "copy.db"  # as a process that was killed leaves the files
+    for ending in ("", "-wal"):
+        shutil.copy(f"{path}{ending}", f"{copy}{ending}")
+    reopened = open_writer(str(copy), "full")
+    assert reopened.execute("SELECT length(value) FROM blobs").fetchall() == [(400000,), (8,)]
+    assert reopened.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    for opened in (reopened, connection):
+        opened.close()
+    log.close()
+
+
+def test_the_log_is_not_made_longer_while_another_process_writes(path: Path) -> None:
+    connection, log = logged(path)
+    other = open_writer(str(path), "full")
+    other.execute("BEGIN IMMEDIATE")
+    size = Path(f"{path}-wal").stat().st_size
+    log.tend()
+    assert Path(f"{path}-wal").stat().st_size == size
+    other.execute("ROLLBACK")
+    log.tend()
+    assert Path(f"{path}-wal").stat().st_size > size
+    for opened in (other, connection):
+        opened.close()
+    log.close()
+
+
+async def test_a_log_that_cannot_be_made_longer_is_written_to_as_it_is(
+    file: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def full(_file: int, data: bytes, _offset: int) -> int:
+        calls.append(len(data))
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    for n in range(3):
+        await file.write(lambda tx, n=n: tx.execute(f"INSERT INTO notes (text) SELECT '{n}' || hex(zeroblob(200000))"))
+    assert len(calls) == 1
+    assert await file.read(lambda tx: tx.execute("SELECT COUNT(*) FROM notes")) == [(3,)]
+
+
 # ---- opening
 
 
@@ -587,7 +666,7 @@ async def test_a_listener_that_fails_leaves_no_caller_waiting(
 async def test_a_flush_that_fails_in_a_checkpoint_is_not_overlooked(
     disk: FailingDisk, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("idioteque.database.connection.CHECKPOINT_PAGES", 10)
+    monkeypatch.setattr("idioteque.database.log.CHECKPOINT_PAGES", 10)
     database = open_database(f"sqlite:///{path}", durability="relaxed")  # flushes in checkpoints only
     await database.write(lambda tx: tx.script(CREATE))
     disk.fails = True

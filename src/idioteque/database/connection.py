@@ -1,4 +1,4 @@
-"""Connections to one SQLite file: how they open, how the write-ahead log is kept short, and who may own the file."""
+"""Connections to one SQLite file: how they open, and who may own the file."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from idioteque.errors import DatabaseError
 
 BUSY_TIMEOUT_MS = 10_000
 STATEMENTS_CACHED = 200
-CHECKPOINT_PAGES = 4000
-CHECKPOINT_WAIT_PAGES = 4 * CHECKPOINT_PAGES
-CHECKPOINT_WAIT_MS = 200  # how long a writer may stand still for readers that keep a long log from beginning anew
 
 MEMORY = ":memory:"
 
@@ -85,39 +82,6 @@ def lock_file(path: str) -> int | None:
         os.close(handle)
         raise DatabaseError(f"the database {path} is in use by another server process") from None
     return handle
-
-
-class Checkpoints:
-    """Copies the write-ahead log into the database file, by the writer and after its commits.
-
-    Not left to SQLite, which drops errors of this work: after a failed flush that nobody heard of, a second one that
-    seems to succeed would throw the log away. Readers that overlap without a gap would keep the log growing for ever,
-    so above `CHECKPOINT_WAIT_PAGES` the writer waits a moment for those that are in the way.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._pages = 0
-        self._due_pages = CHECKPOINT_PAGES
-        connection.set_wal_hook(self._committed)
-
-    def _committed(self, _connection: object, _schema: str, pages: int) -> int:
-        if pages < self._pages:  # the log began anew
-            self._due_pages = CHECKPOINT_PAGES
-        self._pages = pages
-        return apsw.SQLITE_OK
-
-    def take(self) -> None:
-        """Make a checkpoint if one is due; an `apsw.Error` of any kind but "busy" reaches the caller."""
-        if self._pages < self._due_pages:
-            return
-        self._due_pages = self._pages + CHECKPOINT_PAGES
-        execute = self._connection.execute
-        execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        if self._pages >= CHECKPOINT_WAIT_PAGES:
-            self._connection.set_busy_timeout(CHECKPOINT_WAIT_MS)
-            execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            self._connection.set_busy_timeout(BUSY_TIMEOUT_MS)
 
 
 def _open(path: str, flags: int) -> Connection:

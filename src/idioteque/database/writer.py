@@ -11,8 +11,9 @@ from typing import TypeVar
 import apsw
 
 from idioteque.clock import SystemClock
-from idioteque.database.connection import BUSY_TIMEOUT_MS, Checkpoints, Connection, open_writer
+from idioteque.database.connection import BUSY_TIMEOUT_MS, Connection, open_writer
 from idioteque.database.groups import Settled, Waiting
+from idioteque.database.log import Log
 from idioteque.database.protocol import Row, SqlValue, Transaction
 from idioteque.errors import DatabaseBroken, DatabaseError, DatabaseFull, first_line
 from idioteque.histogram import DURATIONS_S, GROUP_SIZES, Histogram
@@ -63,7 +64,7 @@ class Writer:
         self._broken: str | None = None
         self._connection = open_writer(path, durability)
         self._transaction = SqliteTransaction(self._connection)
-        self._checkpoints = Checkpoints(self._connection)
+        self._log = Log(self._connection, path, has_room=durability == "full")
 
     def check_usable(self) -> None:
         """Raise `DatabaseBroken` once the disk or the file has failed."""
@@ -74,6 +75,7 @@ class Writer:
         """Close the connection."""
         with contextlib.suppress(apsw.Error):
             self._connection.close()
+        self._log.close()
 
     # ---- groups of operations
 
@@ -98,7 +100,7 @@ class Writer:
             self._commit(len(settled))
         except BaseException as error:
             return self._failed([waiting for waiting, _, _ in settled], error)
-        self._checkpoint()
+        self._tend_log()
         return settled
 
     def settle(self, group: list[Waiting]) -> list[Settled]:
@@ -122,7 +124,7 @@ class Writer:
             if translated is error:
                 raise
             raise translated from error
-        self._checkpoint()
+        self._tend_log()
         return result
 
     def _run(self, group: list[Waiting]) -> list[Settled]:
@@ -178,9 +180,9 @@ class Writer:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
 
-    def _checkpoint(self) -> None:
+    def _tend_log(self) -> None:
         try:
-            self._checkpoints.take()
+            self._log.tend()
         except apsw.Error as error:  # the log still holds everything, so only a failing disk matters
             self.translated(error)
 
