@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -47,7 +48,7 @@ class Verifier:
 
     def check(self, request: HttpRequest) -> None:
         """Raise `SignatureError` unless the request is a delivery for this mount."""
-        tokens = [value for name, value in request.headers if name.lower() == "upstash-signature"]
+        tokens = [value for name, value in request.headers if len(name) == 17 and name.lower() == "upstash-signature"]
         if len(tokens) != 1:
             raise SignatureError("the request has no Upstash-Signature header" if not tokens else "two signatures")
         verify(tokens[0], request.body, self._keys, self._clock.now_ms(), self._url)
@@ -169,6 +170,7 @@ def _missing(verifier: Verifier) -> str:
     return f"no signature can be verified: set {' and '.join(verifier.missing)}, or write insecure=True"
 
 
+@functools.lru_cache(maxsize=64)
 def _response(answer: Answer) -> HttpResponse:
     headers = [("Content-Type", "application/json")]
     if answer.status == 405:
@@ -176,4 +178,4 @@ def _response(answer: Answer) -> HttpResponse:
     if answer.is_final:
         headers.append(REFUSED_FOR_GOOD)
     body = json.dumps({"message" if answer.ok else "error": answer.text[:TEXT_LENGTH_MAX]}).encode()
-    return HttpResponse(answer.status, headers, body)
+    return HttpResponse(answer.status, tuple(headers), body)

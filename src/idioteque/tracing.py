@@ -38,7 +38,9 @@ class Mark:
 
 NO_MARK = Mark()
 _CARRYING = {"traceparent", LINK_HEADER.lower()}
-_NOTHING = nullcontext(NO_MARK)
+_CARRYING_LENGTHS = {len(name) for name in _CARRYING}
+UNHEARD = nullcontext(NO_MARK)
+"""The context of a span that nobody would hear of."""
 
 
 def is_heard() -> bool:
@@ -51,16 +53,20 @@ def span(name: str, kind: Kind, attributes: Attributes) -> AbstractContextManage
     """Return a context in which a new span is the current one, a child of the current one outside."""
     tracer = _tracer()
     if tracer is None or not tracer.is_listening():
-        return _NOTHING
+        return UNHEARD
     return tracer.span(name, kind, attributes)
 
 
 def delivery(headers: Headers, attributes: Attributes) -> AbstractContextManager[Mark]:
     """Return the context of a delivery: below what its framework has begun, else below what its message carries."""
     tracer = _tracer()
-    if tracer is None or not (tracer.is_listening() or any(name.lower() in _CARRYING for name, _ in headers)):
-        return _NOTHING
+    if tracer is None or not (tracer.is_listening() or _carries(headers)):
+        return UNHEARD
     return tracer.delivery(headers, attributes)
+
+
+def _carries(headers: Headers) -> bool:
+    return any(len(name) in _CARRYING_LENGTHS and name.lower() in _CARRYING for name, _ in headers)
 
 
 def carried(*, detached: bool) -> Sequence[tuple[str, str]]:
@@ -72,7 +78,7 @@ def carried(*, detached: bool) -> Sequence[tuple[str, str]]:
 def forgotten() -> AbstractContextManager[object]:
     """Return a context in which no span is current: what runs there belongs to a delivery of its own."""
     tracer = _tracer()
-    return _NOTHING if tracer is None else tracer.forgotten()
+    return UNHEARD if tracer is None else tracer.forgotten()
 
 
 @lru_cache(maxsize=1)
@@ -106,8 +112,14 @@ class _Tracer:
 
     def is_listening(self) -> bool:
         """Whether anybody would hear of a span: a provider is set, or one is open already."""
-        trace = self._trace
-        return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider) or self._current().is_valid
+        return self._has_provider() or self._current().is_valid
+
+    def _has_provider(self) -> bool:
+        """Whether a provider is set; the API's own answer looks into the environment each time, so it is asked last."""
+        provider = getattr(self._trace, "_TRACER_PROVIDER", self)
+        if provider is self:  # a version of the API that keeps it elsewhere
+            return not isinstance(self._trace.get_tracer_provider(), self._trace.ProxyTracerProvider)
+        return provider is not None
 
     @contextmanager
     def span(

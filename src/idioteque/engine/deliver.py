@@ -139,7 +139,7 @@ class Engine:
         first = self._outbox.first(function.id, envelope)
         claiming = asyncio.ensure_future(self._claims.claim(run_id(envelope.event_id, function.id), first, delivery))
         try:
-            await self._starts.arrive(arrival)
+            await self._starts.post(arrival)
         except BaseException as error:
             ended = self._end_later(self._unclaimed(run_id(envelope.event_id, function.id), claiming))
             if isinstance(error, Exception):

@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, NoReturn
 
 from idioteque.callers import caller_here, contained
@@ -82,7 +83,7 @@ class InlinePass:
         self._target_met = target == BODY
         self._function_id = started.function_id
         self._history = History(started.outcomes)
-        self._root = Scope(self, BODY)
+        self._root = Scope(BODY)
         self._running: dict[Path, asyncio.Task[Outcome | None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._changed = asyncio.Event()
@@ -211,6 +212,8 @@ class InlinePass:
         for each in (*begun, *left):
             if each.done() and not each.cancelled():
                 each.exception()  # seen: whatever cleaning up raised decides nothing
+        if self._body is not None and self._body.done():
+            self._body, self.began_in = None, Context()  # which refer to this pass
 
     # ---- steps
 
@@ -233,7 +236,10 @@ class InlinePass:
             return await self._known(step.path)
         if self.is_stopping or not self._is_ours(step):
             await self.park()
-        outcome = await asyncio.shield(self._running.get(step.path) or self._begun(step))
+        running = self._running.get(step.path) or self._begun(step)
+        ended: asyncio.Future[Outcome | None] = running.get_loop().create_future()
+        running.add_done_callback(partial(_tell, ended))
+        outcome = await ended
         return await self.park() if outcome is None else outcome
 
     def _is_ours(self, step: Step) -> bool:
@@ -360,3 +366,15 @@ class InlinePass:
     def moves(self) -> None:
         """Something moved."""
         self._moves += 1
+
+
+def _tell(waiting: asyncio.Future[Outcome | None], running: asyncio.Task[Outcome | None]) -> None:
+    """Tell whoever waits for a step, if he still does, how it ended; unlike `shield`, with one future and no more."""
+    if waiting.done():
+        return
+    if running.cancelled():
+        waiting.cancel()
+    elif (error := running.exception()) is not None:
+        waiting.set_exception(error)
+    else:
+        waiting.set_result(running.result())

@@ -14,7 +14,7 @@ from idioteque.engine.endings import Ending, Faulted, LeaseLost, Raised
 from idioteque.metrics import SILENT, Metrics
 from idioteque.paths import Path, path_text
 from idioteque.store import Started
-from idioteque.tracing import Mark, is_heard, span
+from idioteque.tracing import UNHEARD, Mark, is_heard, span
 
 _QUIET = nullcontext()
 
@@ -42,6 +42,8 @@ def run_logger(run_id: str, started: Started, delivery: Delivery) -> RunLogger:
 
 def run_span(run_id: str, started: Started) -> AbstractContextManager[Mark]:
     """Return the span of one pass over a function."""
+    if not is_heard():
+        return UNHEARD
     attributes = {"idioteque.run_id": run_id, "idioteque.event_id": started.event_id}
     attributes |= {"idioteque.function_id": started.function_id}
     return span(f"run {started.function_id}", "internal", {**attributes, "idioteque.pass": started.token})

@@ -19,7 +19,7 @@ from idioteque.events import EventsSchema, type_of
 from idioteque.function import Function, run_id
 from idioteque.metrics import Metrics
 from idioteque.paths import Path
-from idioteque.store import Lease, Started, Store
+from idioteque.store import Lease, Letter, Started, Store
 from idioteque.ticks import read_tick, tick
 
 CANCEL = "\x00cancel"
@@ -85,10 +85,7 @@ class Starts:
     async def arrive(self, arrival: Arrival) -> tuple[list[Begin], str]:
         """Put an event into the mailbox, end the waits that it ends, and return what it begins and what else it did."""
         envelope, event = arrival.envelope, arrival.event
-        name = type_of(event) or type_of(json.loads(envelope.event)) or ""
-        letter, woken, cancelled = await wake_watchers(
-            self._store, self._outbox, self._named(envelope, event), name, CANCEL, self._metrics
-        )
+        name, letter, woken, cancelled = await self.post(arrival)
         begins: list[Begin] = []
         notes = [f"woke {woken} runs"] if woken else []
         notes += [f"cancelled {cancelled} runs"] if cancelled else []
@@ -99,6 +96,15 @@ class Starts:
         if not begins and not notes:
             notes.append(f"started nothing: no mounted function wants {name or 'this event'!r}")
         return begins, "; ".join(notes)
+
+    async def post(self, arrival: Arrival) -> tuple[str, Letter, int, int]:
+        """Put an event into the mailbox and end the waits that it ends; return its type, the letter, and how many runs
+        it woke and cancelled."""
+        envelope, event = arrival.envelope, arrival.event
+        name = type_of(event) or type_of(json.loads(envelope.event)) or ""
+        named = self._named(envelope, event)
+        letter, woken, cancelled = await wake_watchers(self._store, self._outbox, named, name, CANCEL, self._metrics)
+        return name, letter, woken, cancelled
 
     def event_of(self, envelope: TickEnvelope) -> EventEnvelope:
         """Return what a tick is to its run: an event that nobody else hears of."""
@@ -113,7 +119,7 @@ class Starts:
     def _named(self, envelope: EventEnvelope, event: Any) -> EventEnvelope:
         """Return an event with its fields under their names, which is how conditions speak of them."""
         try:
-            return replace(envelope, event=self._schema.dump(event))
+            return EventEnvelope(envelope.event_id, self._schema.dump(event), envelope.retries)
         except EventRejected:  # of a schema that reads what it cannot write
             return envelope
 

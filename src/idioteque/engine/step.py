@@ -68,8 +68,7 @@ class Pass(Protocol):
 class Scope:
     """Where keys must be unique: the body, or a step, which thereby turns out to be a container."""
 
-    def __init__(self, owner: Pass, path: Path) -> None:
-        self.owner = owner
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.keys: set[str] = set()
         self.is_closed = False
@@ -80,10 +79,6 @@ class Scope:
         is_free = key not in self.keys
         self.keys.add(key)
         return is_free
-
-
-current: contextvars.ContextVar[Scope] = contextvars.ContextVar("idioteque-step")
-"""Set around a step's callable only, and copied into the tasks and threads that it starts."""
 
 
 class Step(Scope):
@@ -98,7 +93,8 @@ class Step(Scope):
         kwargs: dict[str, Any],
         options: StepOptions,
     ) -> None:
-        super().__init__(owner, path)
+        super().__init__(path)
+        self.owner = owner
         self._call = call
         self._args = args
         self._kwargs = kwargs
@@ -326,6 +322,10 @@ class Step(Scope):
         if self.owner.turn is not None and self._has_turn:
             self._has_turn = False
             self.owner.turn.release()
+
+
+current: contextvars.ContextVar[Step] = contextvars.ContextVar("idioteque-step")
+"""Set around a step's callable only, and copied into the tasks and threads that it starts."""
 
 
 class Sleep(Step):

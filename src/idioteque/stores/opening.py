@@ -30,18 +30,22 @@ class OpenedDatabase:
 
     async def write(self, operation: Callable[[Transaction], T], *, is_long: bool = False) -> T:
         """Run an operation; once more when nobody knows whether it was done, since each may be repeated."""
-        database = await self._ready()
+        database = self._at_hand() or await self._ready()
         try:
             return await database.write(operation, is_long=is_long)
         except CommitUnknown:
             return await database.write(operation, is_long=is_long)
 
     async def read(self, operation: Callable[[Transaction], T]) -> T:
-        return await (await self._ready()).read(operation)
+        return await (self._at_hand() or await self._ready()).read(operation)
 
     async def close(self) -> None:
         if self._database is not None:
             await self._database.close()
+
+    def _at_hand(self) -> Database | None:
+        """Return the database if nothing has to be done before it can be used, as is so but once."""
+        return self._migrated if self._migrated is self._database and self._process_id == os.getpid() else None
 
     async def _ready(self) -> Database:
         database, is_forked = self._database, self._process_id != os.getpid()

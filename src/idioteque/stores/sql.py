@@ -79,10 +79,12 @@ class SqlStore(Mailbox, OldRuns):
     async def claim(self, claim: Claim) -> Claimed:
         def operation(tx: Transaction) -> Claimed:
             now_ms = time_ms(tx, self._clock)
+            if claim.new is not None and claim.path == BODY and tx.writers_take_turns:
+                begun = _begun(tx, claim, claim.new, now_ms)
+                if begun is not None:
+                    return begun
             run = load_run(tx, claim.run_id)
             if run is None and claim.new is not None:
-                if claim.path == BODY and tx.writers_take_turns:
-                    return _begun(tx, claim, claim.new, now_ms)
                 run = create(tx, claim.run_id, claim.new, now_ms)
             if run is None:
                 return Unknown()
@@ -305,13 +307,17 @@ def _renew(tx: Transaction, lease: Lease, lease_ms: int, now_ms: int) -> bool:
     return is_held
 
 
-def _begun(tx: Transaction, claim: Claim, new: NewRun, now_ms: int) -> Claimed:
-    """Store a run with the first lease of its body: where writers take turns nobody else can have begun it."""
+def _begun(tx: Transaction, claim: Claim, new: NewRun, now_ms: int) -> Claimed | None:
+    """Store a run with the first lease of its body; None, and nothing done, for one that is stored already.
+
+    Only where writers take turns: nobody else can begin it meanwhile.
+    """
     run = begin_run(claim.run_id, new, now_ms)
     refused = ledger.claim(run, claim, now_ms)
     assert refused is None
+    if not add_run(tx, run):
+        return None
     event = add_event(tx, new)
-    add_run(tx, run)
     note_delivery(tx, run.run_id, run, claim, now_ms)
     return snapshots.started(run, event, (), run)
 

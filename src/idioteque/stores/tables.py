@@ -152,8 +152,9 @@ def add_event(tx: Transaction, new: NewRun) -> bytes:
     return event
 
 
-def add_run(tx: Transaction, run: RunRow) -> None:
-    tx.execute(
+def add_run(tx: Transaction, run: RunRow) -> bool:
+    """Store a new run; return False, having done nothing, when it is stored already."""
+    created = tx.changed(
         CREATE_RUN,
         {
             "run_id": run.run_id,
@@ -171,6 +172,7 @@ def add_run(tx: Transaction, run: RunRow) -> None:
             "retried": run.retried,
         },
     )
+    return bool(created)
 
 
 def add_step(tx: Transaction, run_id: str, step: StepRow, outcome: Outcome) -> bool:

@@ -80,8 +80,8 @@ class HttpTransport(Protocol):
 
 
 def _header(headers: Headers, name: str) -> str | None:
-    wanted = name.lower()
+    wanted, length = name.lower(), len(name)
     for key, value in headers:
-        if key.lower() == wanted:
+        if len(key) == length and key.lower() == wanted:
             return value
     return None
