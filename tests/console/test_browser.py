@@ -25,6 +25,29 @@ def test_a_new_message_appears_by_itself(page: Page, place: Place) -> None:
     expect(page.locator(f'a[href="/messages/{message}"]').first).to_be_visible()
 
 
+def test_the_focus_stays_where_it_was_when_a_page_changes(page: Page, place: Place) -> None:
+    for name in ("one", "two"):
+        place.call("/v2/queues", f'{{"queueName": "{name}", "paused": true}}'.encode())
+    page.goto(f"{place.server.url}/queues")
+    expect(page.locator(".live.on")).to_be_visible()
+    row = page.locator("tr", has=page.get_by_role("link", name="two"))
+    row.get_by_role("button", name="Delete").focus()
+    place.call(f"/v2/enqueue/two/{place.destination.url}/two")
+    expect(row.locator(".num").last).to_have_text("1")
+    expect(row.get_by_role("button", name="Delete")).to_be_focused()
+
+
+def test_what_comes_while_somebody_is_typing_is_shown_afterwards(page: Page, place: Place) -> None:
+    page.goto(f"{place.server.url}/messages")
+    expect(page.locator(".live.on")).to_be_visible()
+    page.get_by_label("URL").fill("half a wo")
+    message = place.publish("/typing")
+    until(lambda: message in place.visitor().get("/messages").text)
+    expect(page.get_by_label("URL")).to_have_value("half a wo")
+    page.get_by_label("URL").blur()
+    expect(page.locator(f'a[href="/messages/{message}"]').first).to_be_visible()
+
+
 def test_keys_lead_through_the_runs_and_into_one(page: Page, place: Place) -> None:
     page.goto(f"{place.server.url}/runs")
     page.keyboard.press("/")

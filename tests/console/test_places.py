@@ -74,6 +74,11 @@ async def test_a_session_ends_when_its_time_is_over() -> None:
     assert (await get(app, "/system", Cookie=cookie)).status == 303
 
 
+async def test_a_session_ends_with_its_process() -> None:
+    cookie = (await log_in(console())).headers["set-cookie"].partition(";")[0]
+    assert (await get(console(), "/system", Cookie=cookie)).status == 303
+
+
 async def test_a_wrong_guess_is_forgiven_after_a_minute() -> None:
     clock = ManualClock()
     app = console(clock=clock)

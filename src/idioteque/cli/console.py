@@ -20,6 +20,7 @@ from idioteque.server.process import LOOPBACK_HOSTS, Attached, bound_socket, ser
 from idioteque.server.reporting import log_lines
 
 DEFAULT_PORT = 8081
+LIVE_EVERY_S = 3.0  # each look is some requests, perhaps to a service that counts them
 
 
 @click.command()
@@ -38,9 +39,8 @@ def console(store: str | None, mount_url: str | None, host: str, port: int, pref
     dev = is_dev(os.environ)
     if dev and host not in LOOPBACK_HOSTS:
         raise ConfigurationError(f"QSTASH_DEV=true means no login, so it listens on loopback only, not {host}")
-    settings = ConsoleSettings(
-        account.url, store or os.environ.get("IDIOTEQUE_STORE") or None, mount_url, prefix, trust_forwarded, dev
-    )
+    runs_in = store or os.environ.get("IDIOTEQUE_STORE") or None
+    settings = ConsoleSettings(account.url, runs_in, mount_url, prefix, trust_forwarded, dev, live_every_s=LIVE_EVERY_S)
     log_lines()
     verify = verifier(account.token, os.environ.get("QSTASH_READONLY_TOKEN"))
     pages = Console(settings, verify, checkup=console_checkup(account.url, None, settings.store))

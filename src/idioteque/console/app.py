@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from functools import partial
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
@@ -243,11 +244,13 @@ class Console:
         query = dict(Request({**request.scope, "query_string": wanted.query.encode()}).query_params)
         here = Visit(self.services, session, query, path)
 
-        async def look() -> tuple[str, str] | None:
+        async def look() -> tuple[str, Callable[[], str]] | None:
             if self._doorkeeper.find(cookie) is not session:
                 return None
             answer = await handler(here)
-            return (mark(answer.view), self._sheet.part(request, session, answer)) if isinstance(answer, Page) else None
+            if not isinstance(answer, Page):
+                return None
+            return mark(answer.view), partial(self._sheet.part, request, session, answer)
 
         return self._streams.open(look, request.query_params.get("seen", ""))
 

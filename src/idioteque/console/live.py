@@ -12,8 +12,8 @@ from idioteque.clock import Clock
 from idioteque.console.settings import ConsoleSettings
 from idioteque.errors import IdiotequeError
 
-Look = Callable[[], Awaitable[tuple[str, str] | None]]
-"""Returns the mark of what a page says, with its HTML; None when there is nothing to stream any more."""
+Look = Callable[[], Awaitable[tuple[str, Callable[[], str]] | None]]
+"""Returns the mark of what a page says, with what makes its HTML; None when there is nothing to stream any more."""
 
 KEEP_ALIVE_LOOKS = 15
 RETRY_MS = 2000
@@ -50,13 +50,13 @@ class Streams:
                 try:
                     found = await look()
                 except IdiotequeError:
-                    found = ("", "")  # the page's own reload tells more than a stream could
+                    found = (last, str)  # the page's own reload tells more than a stream could
                 if found is None:
                     yield "event: over\ndata: {}\n\n"
                     return
-                mark, html = found
-                if html and mark != last:
-                    yield f"event: page\ndata: {json.dumps({'html': html})}\n\n"
+                mark, drawn = found
+                if mark != last:
+                    yield f"event: page\ndata: {json.dumps({'html': drawn()})}\n\n"
                     last, unchanged = mark, 0
                 else:
                     unchanged += 1

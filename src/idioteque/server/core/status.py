@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import metadata
 
 from idioteque.clock import Clock
@@ -113,6 +114,11 @@ def latency_of(stretches: Sequence[Stretch]) -> Latency:
     counts: tuple[int, ...] = ()
     for one in stretches:
         counts = added(counts, one.latency)
+    return _percentiles(counts)
+
+
+@lru_cache(maxsize=1024)  # the stretches of a day are asked for again and again, and all but one have ended
+def _percentiles(counts: tuple[int, ...]) -> Latency:
     return Latency(quantile(DELAYS_S, counts, 0.5), quantile(DELAYS_S, counts, 0.95))
 
 
