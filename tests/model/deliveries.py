@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from idioteque.engine.deliver import CLAIMS_MAX
@@ -31,6 +32,7 @@ from idioteque.store import (
     Trouble,
     Waiting,
 )
+from tests.model.memory import KEPT_MS, Kept
 from tests.model.messages import Message, Outgoing, run_id
 from tests.model.steps import call
 from tests.model.usercode import Oops
@@ -38,7 +40,8 @@ from tests.model.waits import ANY
 from tests.model.world import LEASE_MS, Away, Running, Terminated, Work, World
 
 if TYPE_CHECKING:
-    from tests.model.programs import Function
+    from tests.model.passes import Context, Pass, Spec
+    from tests.model.programs import Body, Function
 
 DONE, TRY_AGAIN = 200, 503
 
@@ -49,6 +52,7 @@ class Delivery:
     def __init__(self, world: World, message: Message, running: Running) -> None:
         self.world, self.message, self.running = world, message, running
         self.store, self.outbox = world.store, world.outbox
+        self.memory = world.memories[message.uid % len(world.memories)]
         self._claims = 0
 
     def run(self) -> Work:
@@ -156,13 +160,16 @@ class Delivery:
         if (yield from self.is_superseded(message)):
             self.world.observer.superseded.add(message.run_id)
             return DONE
+        offer = self.memory.borrow(message.run_id, message.epoch, message.path, self.world.clock_ms)
+        self.running.heard.append(offer is not None)
         for _ in range(CLAIMS_MAX):
-            claimed = yield from self.claim(message)
+            claimed = yield from self.claim(message, inside=offer is not None)
             if isinstance(claimed, Started):
-                status = yield from self.under_lease(message, claimed)
+                status = yield from self.under_lease(message, claimed, offer)
                 if status is not None:
                     return status
             elif isinstance(claimed, Finished):
+                self.memory.remembered.forget(message.run_id)
                 return (yield from self.met_the_end(message))
             elif isinstance(claimed, Busy):
                 return (yield from self.met_another(message, claimed))
@@ -176,18 +183,33 @@ class Delivery:
                 return self.unknown(message)
         return TRY_AGAIN
 
-    def claim(self, message: Message) -> Work:
+    def claim(self, message: Message, *, inside: bool = False) -> Work:
+        """Claim, and return the whole history whatever was read of it; or just what lies inside a step."""
         self._claims += 1
         message_id, retried = message.instead_of or (str(self.message.uid), self.message.retried)
         place = (message.run_id, message.path, message_id)
         owner = self.world.unanswered.pop(place, f"{self.running.number}.{self._claims}")
         self.running.heard.append(owner)
-        claim = Claim(message.run_id, owner, message_id, retried, LEASE_MS, new(message), message.path, message.once)
+        known = 0 if inside else self.memory.remembered.known(message.run_id)
+        asked = (message.run_id, owner, message_id, retried, LEASE_MS, new(message), message.path, message.once)
         try:
-            return (yield from self.call(lambda: self.store.claim(claim)))
+            return (yield from self.whole(Claim(*asked, known, inside), message.epoch))
         except Away:  # it may have taken the lease: the same owner asks when the message comes again
             self.world.unanswered[place] = owner
             raise
+
+    def whole(self, claim: Claim, epoch: int) -> Work:
+        answer = yield from self.call(lambda: self.store.claim(claim))
+        if not isinstance(answer, Started):
+            return answer
+        if claim.inside:
+            whole = answer if answer.epoch == epoch else None
+        else:
+            whole = self.memory.remembered.completed(claim.run_id, claim.known, answer)
+        if whole is None:
+            return (yield from self.call(lambda: self.store.claim(replace(claim, known=0, inside=False))))
+        self.running.heard.append(whole)
+        return whole
 
     def met_the_end(self, message: Message) -> Work:
         yield from self.report(message)
@@ -219,7 +241,7 @@ class Delivery:
 
     # ---- under the lease
 
-    def under_lease(self, message: Message, started: Started) -> Work:
+    def under_lease(self, message: Message, started: Started, offer: Spec | None) -> Work:
         """Run the function as far as it gets; None when the run must be claimed once more."""
         function = self.world.functions[message.function_id]
         lease = Lease(message.run_id, started.token, message.path)
@@ -235,14 +257,26 @@ class Delivery:
         one = self.world.protocol.one_pass(self.world, self.running, message.run_id, started, message.path)
         self.running.held[lease] = one.lose
         try:
-            ending = yield from one.run(function.body)
+            is_lent = offer is not None and started.epoch == message.epoch
+            ending = yield from one.run(lent(offer) if offer is not None and is_lent else function.body)
         except Terminated:
             yield from self.hand_back(lease)
             raise
         finally:
             self.running.held.pop(lease, None)
             one.close()
+        self.learn(started, one, is_inside=offer is not None)
         return (yield from self.conclude(message._replace(epoch=started.epoch), started, lease, ending))
+
+    def learn(self, started: Started, one: Pass, *, is_inside: bool) -> None:
+        """Keep what the next delivery in this process need not read or ask for again."""
+        if not is_inside:
+            self.memory.remembered.learn(one.run_id, started, one.recorded)
+        if one.offers:
+            until_ms = self.world.clock_ms + KEPT_MS
+            self.memory.kept[one.run_id] = Kept(started.epoch, until_ms, one.offers)
+        elif one.lease.path == BODY:
+            self.memory.kept.pop(one.run_id, None)
 
     def is_overdue(self, function: Function, started: Started) -> bool:
         return function.timeout_ms is not None and self.world.clock_ms >= started.created_at_ms + function.timeout_ms
@@ -296,13 +330,16 @@ class Delivery:
         alone = self.alone(ending)
         if scheduled and alone is None:
             yield from self.hand_out(message, lease, scheduled)
-        if not (ending.postponed or ending.awaits or scheduled):
+        if not (ending.postponed or ending.awaits or scheduled or ending.has_left):
             yield from self.hand_back(lease)
             self.world.observer.blame("the function waits for nothing that is known")
             return TRY_AGAIN
         released = yield from self.call(lambda: self.store.release(lease, "suspended"))
-        if self.must_look_again(lease, released):
+        if released is None or (not ending.has_left and self.must_look_again(lease, released)):
             return None
+        if ending.has_left:
+            yield from self.leave(message, lease.token)
+            return DONE
         if alone is not None:
             once = scheduled[alone]
             return (yield from self.go_on(self.outbox.fresh(message)._replace(path=alone, once=once)))
@@ -312,16 +349,20 @@ class Delivery:
 
     def alone(self, ending: Suspended) -> Path | None:
         """Return the one step that this delivery can go on as, with nothing else to be done."""
-        if len(ending.scheduled) != 1 or ending.postponed or ending.awaits:
+        if len(ending.scheduled) != 1 or ending.postponed or ending.awaits or ending.has_left:
             return None
         return next(iter(ending.scheduled))
+
+    def leave(self, message: Message, token: int) -> Work:
+        """Have another delivery go on: this one's time is over."""
+        yield from self.send(self.outbox.leave(message, token))
 
     def hand_out(self, message: Message, lease: Lease, scheduled: dict[Path, bool]) -> Work:
         yield from self.send(*self.outbox.steps(message, scheduled))
         yield from self.call(lambda: self.store.sent(lease, list(scheduled)))
 
     def must_look_again(self, lease: Lease, released: Any) -> bool:
-        return released is None or (released.is_dirty and lease.path == BODY)
+        return released.is_dirty and lease.path == BODY
 
     def postpone(self, message: Message, ending: Suspended) -> Work:
         """Send one message for the first of the steps that are due later: its pass meets the others."""
@@ -356,6 +397,7 @@ class Delivery:
         answer = yield from self.call(lambda: self.store.commit(lease, BODY, outcome))
         if isinstance(answer, Stale):
             return None
+        self.memory.remembered.forget(lease.run_id)
         if b'"parent"' in started.options or not outcome.ok:
             yield from self.report(message)
         return DONE
@@ -378,6 +420,15 @@ class Delivery:
         parent: RunRecord | None = yield from self.call(lambda: self.store.get(parent_id))
         if parent is not None and not (isinstance(answer, Lost) and answer.outcome is None):
             yield from self.send(self.outbox.wake(parent.event_id, parent.function_id, seat, parent.epoch, path))
+
+
+def lent(offer: Spec) -> Body:
+    """Return a body that does nothing but run a step that another body asked for."""
+
+    async def body(x: Context) -> Any:
+        return await x.lent(offer)
+
+    return body
 
 
 def new(message: Message) -> NewRun | None:

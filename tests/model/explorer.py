@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from tests.model.messages import HORIZON_MS
-from tests.model.operator import Operator
+from tests.model.messages import HORIZON_MS, Message
+from tests.model.operator import HOUR_MS, Operator
 from tests.model.programs import PROGRAMS
 from tests.model.protocol import Protocol
 from tests.model.states import state_of
@@ -20,7 +20,7 @@ ENDLESS = "it goes round in circles"
 Choice = tuple[str | int, ...]
 Budget = Mapping[str, int]
 Choose = Callable[[list[Choice]], Choice]
-WORK = ("step", "deliver", "tick", "thaw", "redrive")
+WORK = ("step", "deliver", "tick", "thaw", "redrive", "repair")
 FAULTS = (
     "kill",
     "lost",
@@ -35,6 +35,8 @@ FAULTS = (
     "retry",
     "keep",
     "purge",
+    "late",
+    "delete",
 )
 COSTLY = ("kill", "freeze", "expire", "term")
 """Faults that may cost one more run of each step in progress."""
@@ -115,6 +117,8 @@ def _work(world: World) -> list[Choice]:
     options += [("thaw", running.number) for running in world.running if running.is_frozen]
     if not options and world.dead:
         options = [("redrive",)]
+    if not options and world.deleted:
+        options = [("repair",)]
     return options
 
 
@@ -129,6 +133,11 @@ def _faults(world: World, left: dict[str, int]) -> list[Choice]:
         if left.get(kind):
             able = [each for each in deliveries if each.message and each.message.uid not in world.given_up]
             options += [(kind, each.number, harder) for each in able for harder in (0, 1)]
+    if left.get("late"):
+        options += [("late", each.number) for each in deliveries if not each.is_late]
+    if left.get("delete"):
+        waiting = {message.uid: message for message in (*world.queue, *world.delayed)}
+        options += [("delete", uid) for uid, message in waiting.items() if _may_be_deleted(world, message)]
     if left.get("lost"):
         options += [
             ("lost", each.number, task) for each in deliveries for task, did, _ in each.moves if did == "answer"
@@ -151,6 +160,13 @@ def _faults(world: World, left: dict[str, int]) -> list[Choice]:
     return options
 
 
+def _may_be_deleted(world: World, message: Message) -> bool:
+    """Whether that can be mended: what never began cannot be found, nor a wait without end whose reminder is gone."""
+    if message.kind != "run" or world.store.status(message.run_id) not in ("running", "waiting"):
+        return False
+    return world.functions[message.function_id].timeout_ms is None
+
+
 def _do(world: World, choice: Choice) -> None:
     kind, *at = choice
     world.observer.odd_times += kind in ("keep", "dup", "redel", "deliver" if at[:1] != [0] else "")
@@ -167,6 +183,12 @@ def _do(world: World, choice: Choice) -> None:
         _thaw(world, _running(world, at[0]))
     elif kind == "redrive":
         world.redrive()
+    elif kind == "repair":
+        _repair(world)
+    elif kind == "delete":
+        world.delete(next(each for each in (*world.queue, *world.delayed) if each.uid == at[0]))
+    elif kind == "late":
+        _running(world, at[0]).is_late = True
     elif kind == "cancel":
         world.command(Operator(world).cancel(world.program.main))
     elif kind == "retry":
@@ -210,12 +232,18 @@ def _thaw(world: World, running: Running) -> None:
     world.renew(running)
 
 
-def _purge(world: World) -> None:
-    run_id = world.program.main
-    world.pass_time(world.clock_ms + HORIZON_MS + 1)
-    world.store.forget(run_id)
+def _repair(world: World) -> None:
+    world.deleted = 0
+    world.pass_time(world.clock_ms + 2 * HOUR_MS)  # whatever else held it is over for an hour
     world.accepted.clear()  # no transport looks for repetitions for so long
-    world.observer.forgotten(run_id)
+    world.command(Operator(world).repair())
+
+
+def _purge(world: World) -> None:
+    world.pass_time(world.clock_ms + HORIZON_MS + 1)
+    for run_id in world.store.purged(world.clock_ms):
+        world.observer.forgotten(run_id)
+    world.accepted.clear()  # no transport looks for repetitions for so long
 
 
 def _running(world: World, number: object) -> Running:

@@ -30,7 +30,9 @@ def save(known: dict[str, tuple[Case, Schedule]]) -> None:
         f"{json.dumps(name)}: {json.dumps([case.program, case.mode, case.deduplicates, each.deviations, each.error])}"
         for name, (case, each) in sorted(known.items())
     ]
-    FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    whole = FILE.with_suffix(".new")  # others may be reading
+    whole.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    whole.replace(FILE)
 
 
 def is_found_out(mutant: Mutant, case: Case, schedule: Schedule) -> bool:

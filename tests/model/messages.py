@@ -75,6 +75,14 @@ class Outbox:
         again = self.following(message, None)
         return Outgoing(again, self.cause(again, "retry", path, attempts, message.hop), delay_ms)
 
+    def leave(self, message: Message, token: int) -> Outgoing:
+        again = self.following(message, None)
+        return Outgoing(again, self.cause(again, "continue", token))
+
+    def repair(self, event_id: str, function_id: str, epoch: int, hour: int) -> Outgoing:
+        message = Message("run", event_id, function_id, epoch=epoch)
+        return Outgoing(message, self.cause(message, "repair", hour))
+
     def look_again(self, message: Message, busy: Busy) -> Outgoing:
         delay_ms = min(busy.remaining_ms, LOOK_AGAIN_MS * 2 ** min(message.hop, 10))
         again = self.following(message, message.instead_of or (str(message.uid), message.retried))

@@ -133,6 +133,10 @@ def taken_over_again(run: Any, step: Any, *rest: Any) -> Any:
     return ledger.take(run, step, *rest)
 
 
+def never_stalled(*_: Any) -> bool:
+    return False
+
+
 def released_uncounted(run: Any, holder: Any, token: int, *rest: Any) -> Any:
     attempts = run.attempts
     answer = ledger.release(run, holder, token, *rest)
@@ -193,6 +197,7 @@ RULES: tuple[tuple[Any, ...], ...] = (
     ("timer_moves_on", "schedule", moved_on, ("sleepy", "sleeppar")),
     ("event_is_taken_twice", "take", taken_twice, ("waitpar",)),
     ("wait_is_overwritten", "take", taken_over_again, ("wait", "waitpar")),
+    ("stalled_is_not_found", "is_stalled", never_stalled, ("sleepy", "slow"), BOTH, ("delete",)),
     ("function_failures_are_not_counted", "release", released_uncounted, ("retrying",)),
     ("results_are_forgotten", "reopen", results_forgotten, ("failing",), BOTH, ("retry",)),
     ("epoch_stands_still", "reopen", same_epoch, ("failing",), BOTH, ("retry",)),

@@ -12,7 +12,7 @@ its own owner, as long as no call is repeated within a delivery.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from idioteque.paths import BODY
@@ -23,6 +23,7 @@ from tests.model.mutant_rules import RULES
 from tests.model.passes import Pass
 from tests.model.protocol import Protocol
 from tests.model.steps import StepTask
+from tests.model.store import ModelStore
 from tests.model.waits import Arrival, Watch, take
 
 Method = Callable[..., Any]
@@ -91,6 +92,21 @@ def given_up_fails(self: Delivery) -> Any:
     assert lost is not None
     yield from self.call(lambda: self.store.commit(Lease(lost.run_id, 0), BODY, Outcome(False, b"given up")))
     return DONE
+
+
+def whole_unchecked(self: Delivery, claim: Any, epoch: int) -> Any:
+    """Take what is remembered for the beginning of whatever the store answers."""
+    answer = yield from self.call(lambda: self.store.claim(claim))
+    past = self.memory.remembered._runs.get(claim.run_id)
+    if not isinstance(answer, Started) or not claim.known or past is None:
+        return answer
+    self.running.heard.append(past.outcomes)
+    return replace(answer, outcomes=[*past.outcomes, *answer.outcomes[1:]])
+
+
+def learn_parts(self: Delivery, started: Started, one: Pass, *, is_inside: bool) -> None:
+    """Take what lies inside a step for the whole."""
+    Delivery.learn(self, started, one, is_inside=False)
 
 
 def parent_woken_once(self: Delivery, parent_id: str, path: Any, seat: Any, child: Any) -> Any:
@@ -190,6 +206,14 @@ def begin_nothing(self: StepTask) -> Any:
     return True, None
 
 
+def is_inside_none(self: Pass, path: Any) -> bool:
+    return False
+
+
+async def forget_nothing(self: ModelStore, run_id: str) -> None:
+    return
+
+
 # ---- waits
 
 
@@ -281,12 +305,16 @@ MUTANTS = (
     Mutant("never_superseded", _delivery(is_superseded=never_superseded), ("debounce",)),
     Mutant("never_overdue", _delivery(is_overdue=never_overdue), ("timeout",)),
     Mutant("dead_letter_fails_the_run", _delivery(given_up=given_up_fails), ("seq",), BOTH, ("giveup",)),
+    Mutant("left_is_not_sent", _delivery(leave=_none), ("seq", "chains"), INLINE, ("late",)),
+    Mutant("memory_is_not_checked", _delivery(whole=whole_unchecked), ("failing", "caught"), BOTH, ("retry", "freeze")),
+    Mutant("memory_with_gaps", _delivery(learn=learn_parts), ("boxed",), ISOLATED, ("kill", "redel")),
     Mutant("parent_is_woken_once", _delivery(answer_parent=parent_woken_once), ("invoke", "invokebad")),
     Mutant("parent_is_not_told", _delivery(answer_parent=_none), ("invoke",)),
     Mutant("check_back_without_hop", _outbox(cause=_cause(5, without=("check-back",))), ("seq", "par")),
     Mutant("check_back_without_cause", _outbox(cause=_cause(4, without=("check-back",))), ("seq", "par", "chains")),
     Mutant("wake_without_generation", _outbox(cause=_cause(4, without=("step-ended",))), ("seq", "par"), ISOLATED),
     Mutant("wake_without_step", _outbox(cause=_cause(4, without=("wake",))), ("waitpar",)),
+    Mutant("continue_without_token", _outbox(cause=_cause(4, without=("continue",))), ("nested",), INLINE, ("late",)),
     Mutant("retry_without_cause", _outbox(retry=retry_named_by_nothing), ("bad", "slowpar")),
     Mutant(
         "ids_without_epoch",
@@ -298,6 +326,12 @@ MUTANTS = (
     Mutant("handler_without_epoch", _outbox(fail=fail_without_epoch), ("failing",), BOTH, ("retry",)),
     Mutant("step_delivery_runs_all", _with("one_pass", Pass, is_ours=is_ours_always), ("par", "chains"), ISOLATED),
     Mutant("history_without_order", Protocol(one_pass=Unordered), ("order",), BOTH),
+    Mutant(
+        "leaves_inside_once", _with("one_pass", Pass, is_inside_once=is_inside_none), ("oncebox",), INLINE, ("late",)
+    ),
+    Mutant(
+        "sent_is_not_forgotten", _with("store", ModelStore, forget_sent=forget_nothing), ("par",), ISOLATED, ("delete",)
+    ),
     Mutant("never_careful", Protocol(one_pass=Careless), ("poison", "poisonpar"), INLINE),
     Mutant("careful_side_by_side", _step(take_turn=take_turn_never), ("poisonpar",), INLINE),
     Mutant("loss_is_not_minded", _step(commit=commit_without_loss), ("seq", "chains"), INLINE),

@@ -22,7 +22,7 @@ from idioteque.engine.endings import (
     Suspended,
 )
 from idioteque.paths import BODY, Path
-from idioteque.store import NEVER_MS, Lease, Outcome, Started
+from idioteque.store import NEVER_MS, Lease, Outcome, Recorded, Started
 from tests.model import usercode
 from tests.model.history import History
 from tests.model.steps import StepTask, task_of
@@ -77,6 +77,9 @@ class Context:
     def gather(self, *coroutines: Coroutine[Future, None, Any]) -> Future:
         return usercode.gather(self._one.loop, coroutines)
 
+    async def lent(self, spec: Spec) -> str:
+        return await self._one.execute(spec)
+
     @property
     def attempt(self) -> int:
         """1 for the function's first attempt."""
@@ -101,6 +104,9 @@ class Pass:
         self.unfinished = dict(started.unfinished)
         self.postponed: dict[Path, Postponed] = {}
         self.scheduled: dict[Path, bool] = {}
+        self.offers: dict[Path, Spec] = {}
+        self.recorded: list[Recorded] = []
+        self.has_left = False
         self.awaits = False
         self.turn: StepTask | None = None
         self.loop = Loop()
@@ -109,6 +115,8 @@ class Pass:
         self._concluded: Concluded | None = None
         self._target_met = target == BODY
         self._fault: BaseException | None = None
+        self._is_allowed = False
+        self._once: list[Path] = []
         self._is_lost = False
         self._is_ended = False
         self.is_over = False
@@ -167,7 +175,7 @@ class Pass:
         if not self._target_met:
             return Missing()
         if not root.is_done or self.lease.path != BODY:
-            return Suspended(tuple(self.postponed.values()), self.scheduled, self.awaits)
+            return Suspended(tuple(self.postponed.values()), self.scheduled, self.awaits, self.has_left)
         return Returned(root.value) if root.error is None else Raised(root.error)
 
     # ---- what the function asks for
@@ -205,6 +213,7 @@ class Pass:
             self.awaits = True
         else:
             self.scheduled[spec.path] = spec.once
+        self.offers[spec.path] = spec
         return False
 
     def has_own_delivery(self, spec: Spec) -> bool:
@@ -212,6 +221,8 @@ class Pass:
 
     def begun(self, spec: Spec) -> Future:
         """Run a step in a task of its own; its future is never done when this pass will not see its outcome."""
+        if spec.once:
+            self._once.append(spec.path)
         task = task_of(self, spec)
         self.tasks[max(self.tasks, default=0) + 1] = task
         return task.future
@@ -232,5 +243,22 @@ class Pass:
     def fault(self, error: BaseException) -> None:
         self._fault = self._fault or error
 
-    def remember(self, path: Path, outcome: Outcome) -> None:
+    def remember(self, path: Path, outcome: Outcome, seq: int = 0) -> None:
+        self.allow()
         self.history.add(path, outcome)
+        if seq:
+            self.recorded.append(Recorded(path, outcome, seq))
+
+    def allow(self) -> None:
+        """Something was recorded: from now on it may be left to another delivery to go on."""
+        self._is_allowed = True
+
+    def leaves(self, path: Path) -> bool:
+        """Whether a step is not to start, or not to be tried again, since the delivery's time is over."""
+        if not (self.running.is_late and self._is_allowed) or self.is_inside_once(path):
+            return False
+        self.has_left = True
+        return True
+
+    def is_inside_once(self, path: Path) -> bool:
+        return any(path[: len(once)] == once for once in self._once)

@@ -105,6 +105,23 @@ async def box(x: Context) -> Any:
     return await x.step("box", body=inner, isolate=True), await x.step("t")
 
 
+async def boxed(x: Context) -> Any:
+    async def inner(y: Context) -> Any:
+        return await y.step("b"), await y.step("c")
+
+    return await x.step("a"), await x.step("box", body=inner, isolate=True), await x.step("t")
+
+
+async def oncebox(x: Context) -> Any:
+    async def inner(y: Context) -> Any:
+        return await y.step("a"), await y.step("b")
+
+    try:
+        return await x.step("box", body=inner, once=True)
+    except StepFailed:
+        return await x.step("undo")
+
+
 async def mixed(x: Context) -> Any:
     return await x.step("a"), await x.step("i", isolate=True), await x.step("b")
 
@@ -353,8 +370,11 @@ def _plain(body: Body, *events: str, **options: Any) -> Program:
 PROGRAMS = {
     program.name: program
     for program in (
-        *map(_plain, (seq, par, chains, nested, box, mixed, mixpar, caught, flaky, slow, slowpar, bad, order, deep)),
-        *map(_plain, (once, oncepar, poison, poisonpar, sleepy, sleeppar, racemix)),
+        *map(
+            _plain,
+            (seq, par, chains, nested, box, boxed, mixed, mixpar, caught, flaky, slow, slowpar, bad, order, deep),
+        ),
+        *map(_plain, (once, oncepar, oncebox, poison, poisonpar, sleepy, sleeppar, racemix)),
         *map(_plain, (both, race, sole, apart)),
         _plain(letter, "signal"),
         _plain(broken, on_failure=handler),

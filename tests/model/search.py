@@ -41,8 +41,10 @@ def _budgets(mutant: Mutant) -> Iterator[tuple[Budget, int]]:
     for fault in mutant.faults:
         yield {fault: 1}, 1
     for fault in mutant.faults:
+        yield {fault: 2}, 0
         for other in BESIDE:
-            yield {fault: 2} if fault == other else {fault: 1, other: 1}, 0
+            if other != fault:
+                yield {fault: 1, other: 1}, 0
 
 
 def _cases(mutant: Mutant) -> Iterator[Case]:

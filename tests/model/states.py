@@ -31,6 +31,8 @@ def state_of(world: World, *beside: Any) -> int:
         world.retried,
         world.accepted,
         world.unanswered,
+        world.deleted,
+        [memory.state(world.clock_ms) for memory in world.memories],
         [_running(running) for running in world.running],
         seen,
     ))  # fmt: skip
@@ -63,4 +65,12 @@ def _running(running: Running) -> Any:
         running.past = _number((running.past, running.heard))
         running.heard.clear()
     message = None if running.message is None else _attempt(running.message)
-    return message, running.past, running.moves, running.is_frozen, running.fails_next, list(running.held)
+    return (
+        message,
+        running.past,
+        running.moves,
+        running.is_frozen,
+        running.is_late,
+        running.fails_next,
+        list(running.held),
+    )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from idioteque.engine.endings import Postponed
 from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED
 from idioteque.engine.step import BACKOFF_IN_PLACE_MAX_S, NOTHING
-from idioteque.store import NEVER_MS, Done, Exhausted, Gone, Lost, Outcome, Stale, Unfinished
+from idioteque.store import NEVER_MS, Done, Exhausted, Gone, Lost, Outcome, Stale, Unfinished, Won
 from tests.model.usercode import Future, StepFailed, Task
 from tests.model.world import Away, Died, Running, World
 
@@ -93,7 +93,7 @@ class StepTask:
             self.attempts, self.due_ms = known.attempts, known.due_at_ms
         while not one.is_stopping:
             yield from self.take_turn()
-            if not (yield from self.is_due()):
+            if not (yield from self.is_due()) or one.leaves(spec.path):
                 return None
             if self.must_begin():
                 is_begun, outcome = yield from self.begin()
@@ -182,6 +182,7 @@ class StepTask:
             return None
         if isinstance(answer, Done):
             return answer.outcome
+        one.allow()
         self.attempts, self.due_ms = answer.attempts, due_ms
         one.unfinished[spec.path] = Unfinished(answer.attempts, due_ms)
         return None
@@ -200,7 +201,7 @@ class StepTask:
                 one.lose()
                 return None
             outcome = self.adopt(answer.outcome, outcome)
-        one.remember(spec.path, outcome)
+        one.remember(spec.path, outcome, answer.seq if isinstance(answer, Won) else 0)
         return outcome
 
     def lost(self, _: object) -> None:

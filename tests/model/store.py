@@ -113,9 +113,11 @@ class ModelStore(memory.MemoryStore):
     def run_ids(self) -> list[str]:
         return list(self._runs)
 
-    def forget(self, run_id: str) -> None:
-        """Delete a run whose retention is over."""
-        del self._runs[run_id]
+    def purged(self, before_ms: int) -> list[str]:
+        """Delete the runs whose retention is over, and return them."""
+        before = self.run_ids
+        self.now(self.purge(before_ms, len(before)))
+        return [run_id for run_id in before if run_id not in self._runs]
 
     def _is_held_by_another(self, lease: Lease) -> bool:
         stored = self._runs.get(lease.run_id)

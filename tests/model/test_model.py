@@ -21,7 +21,7 @@ SEEDS = range(3)
 @pytest.mark.parametrize("program", SOUND)
 def test_no_single_fault_breaks_a_program(program: str, mode: str) -> None:
     jobs = [job for job in singles([program], schedules_max=SINGLES_MAX) if job.case.mode == mode]
-    assert [(job.budget, each) for job in jobs for each in job.search().violations] == []
+    assert [(job.scope.budget, each) for job in jobs for each in job.search().violations] == []
 
 
 @pytest.mark.parametrize("program", SOUND)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from idioteque.store import Lease
+from tests.model.memory import Memory
 from tests.model.messages import HORIZON_MS, Message, Outgoing
 from tests.model.observer import Observer
 from tests.model.store import ModelStore
@@ -49,6 +50,8 @@ class Running:
     message: Message | None
     moves: Moves = ((0, "new", 0),)
     is_frozen: bool = False
+    is_late: bool = False
+    """Whether the time is over in which its caller waits for an answer."""
     fails_next: bool = False
     held: dict[Lease, Any] = field(default_factory=dict)
     """The leases that it renews, each with what to call when it is lost."""
@@ -81,6 +84,10 @@ class World:
         self.accepted: set[Hashable] = set()
         self.unanswered: dict[Hashable, str] = {}
         """The owners of claims whose answers were lost, as a process remembers them."""
+        self.memories = (Memory(), Memory())
+        """What two processes remember, which take deliveries in turns: one may know what the other does not."""
+        self.deleted = 0
+        """How many messages an operator has deleted since somebody looked for runs that nothing holds."""
         self.sent_count = self.sent_state = 0
         """How much of the history has been looked at, and what that comes to."""
         self._deliveries = 0
@@ -142,6 +149,12 @@ class World:
         dead, self.dead = self.dead, []
         for message in dead:
             self.accept(Outgoing(message._replace(retried=0), ("redriven", message.uid)), message.not_after_ms)
+
+    def delete(self, message: Message) -> None:
+        """Let a message that waits be gone, as when an operator deletes it."""
+        self.deleted += 1
+        self.acknowledged.add(message.uid)
+        self._forget(message)
 
     def _forget(self, message: Message) -> None:
         self.queue = [other for other in self.queue if other.uid != message.uid]

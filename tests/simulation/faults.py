@@ -28,7 +28,7 @@ SINGLES = (
 )  # fmt: skip
 """Each of these is tried at every call of every program by `make simulate EXHAUSTIVE=1`."""
 TESTED_SINGLES = (CRASH_BEFORE, CRASH_AFTER, ERROR, LOST, FREEZE_BEFORE, DUPLICATE_LATE, RESTART)
-"""Each of these is tried at every call of every program by the tests."""
+"""Each of these is tried at calls of every program by the tests."""
 PAIRS = (CRASH_BEFORE, CRASH_AFTER, LOST, FREEZE_BEFORE, DUPLICATE_LATE)
 """Any two of these are tried at any two calls of the small programs."""
 DELIVERY = "deliver"

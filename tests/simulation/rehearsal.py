@@ -75,11 +75,14 @@ def drawn(seed: int) -> World:
         return world.run()
 
 
-def singles(name: str, store: str, mode: str, kinds: Sequence[str]) -> Iterator[World]:
-    """Run a program with one fault, at its first call, its second, and so on until nothing is left to fail."""
-    for number in range(1, conduct(name, store, mode).points + 1):
-        for kind in kinds:
-            yield scheduled(name, store, mode, [(number, kind)])
+def singles(name: str, store: str, mode: str, kinds: Sequence[str], every: int = 1) -> Iterator[World]:
+    """Run a program with one fault, at its first call, its second, and so on until nothing is left to fail.
+
+    Of all these, every so many-th is run.
+    """
+    calls = range(1, conduct(name, store, mode).points + 1)
+    for number, kind in itertools.islice(itertools.product(calls, kinds), 0, None, every):
+        yield scheduled(name, store, mode, [(number, kind)])
 
 
 def pairs(name: str, store: str, mode: str, every: int = 1) -> Iterator[World]:

@@ -79,6 +79,8 @@ class Witness:
     _asked_ms: dict[Key, int] = field(default_factory=dict[Key, int])
     _at_work: dict[Key, dict[Flight, None]] = field(default_factory=dict[Key, dict[Flight, None]])
     _given_up: Counter[str] = field(default_factory=Counter[str])
+    _late_signs: int = 0
+    """How often a sign of life was held up, for which a lease may be lost whose holder is at work."""
     _last_fault_us: int = 0
 
     # ---- what happens
@@ -90,6 +92,7 @@ class Witness:
     def fault(self, process: Process, name: str, fault: str) -> None:
         """Take note of an injected fault, and of the row of the recovery table that it stands for."""
         self._last_fault_us = self.world.timers.now_us
+        self._late_signs += (fault, name) == (faults.DELAY, "renew")
         row = EDGES_OF_FAULTS.get((fault, name)) or EDGES_OF_FAULTS.get((fault, ""))
         if row is not None and process is not self.world.outside:
             self.edge(row)
@@ -259,7 +262,7 @@ class Witness:
 
     def _check_effects(self) -> None:
         kinds = faults.SINGLES if self.world.plan.is_slow else REPEATING
-        repeating = faults.total(self.world.injected, kinds)
+        repeating = faults.total(self.world.injected, kinds) + self._late_signs
         for key, count in self.effects.items():
             if key in self._once and count > 1:
                 self.world.violate(f"{path_text(key[1])} of {key[0]} may happen once, and happened {count} times")
@@ -269,7 +272,7 @@ class Witness:
 
     def _check_endings(self) -> None:
         world = self.world
-        hits = faults.total(world.injected, REPEATING)
+        hits = faults.total(world.injected, REPEATING) + self._late_signs
         if self._given_up["CrashLoop"] * 3 > hits or (self._given_up["StepInterrupted"] and not hits):
             world.violate(f"{dict(self._given_up)} after {hits} faults")
         if self.expected is None or world.program.races or self._given_up or world.injected[faults.CANCEL]:
