@@ -13,6 +13,7 @@ from idioteque.paths import BODY, Path
 from idioteque.records import trouble_of
 from idioteque.store import (
     MAX_STRIKES,
+    NEVER_MS,
     TAKEOVER_AFTER_MS,
     Begun,
     Busy,
@@ -340,15 +341,29 @@ def note_trouble(run: RunRow, trouble: Trouble) -> None:
 
 
 def is_stalled(run: RunRow, steps: Iterable[StepRow], seats: Iterable[SeatRow], before_ms: int) -> bool:
-    """Whether nothing has held an unfinished run since a time: no lease or sign of life, and nothing that falls due."""
+    """Whether nothing has held an unfinished run since a time: no lease or sign of life, and nothing that falls due.
+
+    A wait without an end holds a run that has nothing else to do: no lease was left behind, perhaps before the wait was
+    heard of, no other step of the body's failed or began without an end, and no message of a step's own is out.
+    """
     if not run.is_open or run.created_at_ms >= before_ms or run.due_at_ms >= before_ms:
         return False
     holders: list[Holder] = [run, *seats]
     if any(each.alive_at_ms >= before_ms or (each.token and each.lease_until_ms >= before_ms) for each in holders):
         return False
-    return not any(
-        step.due_at_ms >= before_ms if step.outcome is None else (step.committed_at_ms or 0) >= before_ms
-        for step in steps
+    known = list(steps)
+    pending = [step for step in known if step.outcome is None]
+    if any(before_ms <= step.due_at_ms < NEVER_MS for step in pending):
+        return False
+    if any((step.committed_at_ms or 0) >= before_ms for step in known if step.outcome is not None):
+        return False
+    if all(step.due_at_ms < NEVER_MS for step in pending):
+        return True
+    ended = {step.path for step in known if step.outcome is not None}
+    return (
+        any(each.token for each in holders)
+        or any(step.due_at_ms < NEVER_MS and len(step.path) == 1 for step in pending)
+        or any(isinstance(each, SeatRow) and each.sent and each.path not in ended for each in holders)
     )
 
 

@@ -15,7 +15,8 @@ class Upkeep(Protocol):
         """Return unfinished runs, the oldest first and without their steps, that nothing has held since a time.
 
         Held is a run whose lease, or that of one of its steps, ended later, which showed a sign of life later, or of
-        which something falls due later: a back-off, a sleep, the timeout of a wait.
+        which something falls due later: a back-off, a sleep, the timeout of a wait. A wait without an end holds a run
+        that was handed back and has nothing else to do.
         """
         ...
 

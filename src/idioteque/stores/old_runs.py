@@ -6,19 +6,29 @@ from collections.abc import Sequence
 
 from idioteque import snapshots
 from idioteque.database import Transaction
-from idioteque.store import RunRecord
+from idioteque.store import NEVER_MS, RunRecord
 from idioteque.stores.opening import OpenedDatabase
 from idioteque.stores.tables import READ_EVENT, RUN_COLUMNS, load_run, run_of
 
-# Unfinished runs without a sign of life since a time, and without anything that falls due after it.
+# Unfinished runs without a sign of life since a time, and without anything that falls due after it. What follows on the
+# due times is of waits without an end, as in the ledger's `is_stalled`.
 STALLED = f"""SELECT {RUN_COLUMNS} FROM runs AS r
     WHERE r.created_at_ms < :before_ms AND r.status IN ('running', 'waiting')
       AND r.alive_at_ms < :before_ms AND r.due_at_ms < :before_ms
       AND (r.token = 0 OR r.lease_until_ms < :before_ms)
       AND NOT EXISTS (SELECT 1 FROM steps AS s WHERE s.run_id = r.run_id
-          AND (s.committed_at_ms >= :before_ms OR (s.outcome_ok IS NULL AND s.due_at_ms >= :before_ms)))
+          AND (s.committed_at_ms >= :before_ms
+              OR (s.outcome_ok IS NULL AND s.due_at_ms >= :before_ms AND s.due_at_ms < :never_ms)))
       AND NOT EXISTS (SELECT 1 FROM seats AS t WHERE t.run_id = r.run_id
           AND (t.alive_at_ms >= :before_ms OR (t.token <> 0 AND t.lease_until_ms >= :before_ms)))
+      AND (r.token <> 0
+          OR NOT EXISTS (SELECT 1 FROM steps AS s WHERE s.run_id = r.run_id
+              AND s.outcome_ok IS NULL AND s.due_at_ms >= :never_ms)
+          OR EXISTS (SELECT 1 FROM steps AS s WHERE s.run_id = r.run_id
+              AND s.outcome_ok IS NULL AND s.due_at_ms < :never_ms AND s.path NOT LIKE '%/%')
+          OR EXISTS (SELECT 1 FROM seats AS t WHERE t.run_id = r.run_id AND (t.token <> 0 OR (t.sent = 1
+              AND NOT EXISTS (SELECT 1 FROM steps AS s WHERE s.run_id = r.run_id AND s.path = t.path
+                  AND s.outcome_ok IS NOT NULL)))))
     ORDER BY r.created_at_ms, r.run_id LIMIT :limit"""  # noqa: S608 - constant columns
 
 # Messages of steps' own count as not sent.
@@ -51,7 +61,8 @@ class OldRuns:
 
     async def stalled(self, before_ms: int, limit: int) -> Sequence[RunRecord]:
         def operation(tx: Transaction) -> list[RunRecord]:
-            runs = [run_of(row) for row in tx.execute(STALLED, {"before_ms": before_ms, "limit": limit})]
+            asked = {"before_ms": before_ms, "never_ms": NEVER_MS, "limit": limit}
+            runs = [run_of(row) for row in tx.execute(STALLED, asked)]
             events = [tx.execute(READ_EVENT, {"event_id": run.event_id})[0][0] for run in runs]
             return [snapshots.record(run, event) for run, event in zip(runs, events, strict=True)]
 

@@ -64,6 +64,32 @@ class UpkeepContract:
         assert await stalled(store, due_at_ms + 1) == ["run_asleep", "run_failed", "run_tried"], "in one order"
         assert await stalled(store, due_at_ms + 1, limit=2) == ["run_asleep", "run_failed"]
 
+    async def test_a_wait_without_an_end_holds_a_run_that_has_nothing_else_to_do(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        wait = ("wait",)
+        waiting = await held(store, "waiting", run="run_waiting")
+        await store.commit(waiting, STEP, OK)
+        await store.schedule(waiting, wait, NEVER_MS, "an event")
+        await store.release(waiting, "suspended")
+        died = await held(store, "died", run="run_died")
+        await store.schedule(died, wait, NEVER_MS, "an event")
+        beside = await held(store, "beside", run="run_beside")
+        await store.schedule(beside, wait, NEVER_MS, "an event")
+        await store.fail(beside, STEP, 1, clock.now_ms(), "ValueError")
+        await store.release(beside, "suspended")
+        apart = await held(store, "apart", run="run_apart")
+        await store.schedule(apart, wait, NEVER_MS, "an event")
+        await store.sent(apart, [STEP])
+        await store.release(apart, "suspended")
+        both = await held(store, "both", run="run_both")
+        await store.schedule(both, wait, NEVER_MS, "an event")
+        await store.schedule(both, STEP, clock.now_ms() + 3_600_000)
+        await store.release(both, "suspended")
+        await clock.advance(3600)
+        assert await stalled(store, clock.now_ms()) == ["run_apart", "run_beside", "run_died"]
+        assert await stalled(store, clock.now_ms() + 1) == ["run_apart", "run_beside", "run_both", "run_died"]
+
     async def test_the_lease_of_a_step_of_its_own_holds_the_run(self, store: Store, clock: ManualClock) -> None:
         body = await held(store, "a")
         await store.release(body, "suspended")

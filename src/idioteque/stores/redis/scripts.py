@@ -6,8 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from importlib import resources
 
-from idioteque.store import MAX_STRIKES, TAKEOVER_AFTER_MS
+from idioteque.store import MAX_STRIKES, NEVER_MS, TAKEOVER_AFTER_MS
 
+NUMBERS = {"{max_strikes}": MAX_STRIKES, "{takeover_after_ms}": TAKEOVER_AFTER_MS, "{never_ms}": NEVER_MS}
 ON_A_RUN = ("rows", "rules")
 ON_THE_INDEX = ("index",)
 ON_THE_MAILBOX = ("mailbox",)
@@ -25,7 +26,8 @@ class Script:
 def _script(name: str, *before: str) -> Script:
     folder = resources.files("idioteque.stores.redis") / "lua"
     text = "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in (*before, name))
-    text = text.replace("{max_strikes}", str(MAX_STRIKES)).replace("{takeover_after_ms}", str(TAKEOVER_AFTER_MS))
+    for name_of_number, number in NUMBERS.items():
+        text = text.replace(name_of_number, str(number))
     return Script(name, text, hashlib.sha1(text.encode()).hexdigest())  # noqa: S324 - it is what the server computes
 
 

@@ -1,5 +1,5 @@
 -- The rules by which a run changes: those of ledger.py, which explains them, name by name.
-local MAX_STRIKES, TAKEOVER_AFTER_MS = {max_strikes}, {takeover_after_ms}
+local MAX_STRIKES, TAKEOVER_AFTER_MS, NEVER_MS = {max_strikes}, {takeover_after_ms}, {never_ms}
 
 local function is_open(run) return run.status == 'running' or run.status == 'waiting' end
 local function is_held_by(holder, token) return token ~= 0 and holder.token == token end
