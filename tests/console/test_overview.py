@@ -116,6 +116,7 @@ class Hosted(ScriptedTransport):
             "/v2/dlq": {"messages": []},
             "/v2/queues": [{"name": "mails", "parallelism": 1, "lag": 4}],
             "/v2/queues/mails": {"name": "mails", "parallelism": 1, "lag": 4},
+            "/v2/schedules": [{"scheduleId": "daily", "cron": "0 4 * * *", "lastScheduleStates": {"msg_7": "FAIL"}}],
             "/v2/flowControl/shop/eu": {"flowControlKey": "shop/eu", "waitListSize": 2},
         }
         answer = answers.get(path)
@@ -153,3 +154,10 @@ async def test_over_the_hosted_service_nothing_is_made_up() -> None:
     for path in ("/queues/mails", "/flow-control/shop/eu"):
         shown = await get(app, path, Cookie=cookie)
         assert (shown.status, "does not tell who waits" in shown.text) == (200, True), path
+
+
+async def test_a_schedule_leads_to_what_became_of_its_last_messages() -> None:
+    app, _, cookie = await hosted()
+    [schedule] = (await get(app, "/schedules", Cookie=cookie, Accept="application/json")).json["schedules"]
+    assert schedule["results"] == [["msg_7", "FAIL"]]
+    assert '<a href="/messages/msg_7"><span class="status fail">' in (await get(app, "/schedules", Cookie=cookie)).text

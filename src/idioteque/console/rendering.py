@@ -109,7 +109,7 @@ def twin(view: object) -> object:
 
 def mark(view: object) -> str:
     """Return what changes when, and only when, a view says something else."""
-    return hashlib.sha256(json.dumps(twin(view), default=str, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(repr(view).encode(errors="backslashreplace")).hexdigest()
 
 
 def make_environment() -> Environment:

@@ -246,6 +246,17 @@ async def _set_queue(visit: Visit, name: str) -> None:
     await visit.api.save_queue(name, int(wanted), paused=paused)
 
 
+async def _add_endpoint(visit: Visit, group: str) -> None:
+    end: Json = {"url": visit.given("url").strip()}
+    if name := visit.given("name").strip():
+        end["name"] = name
+    await visit.api.add_endpoints(group.strip(), [end])
+
+
+async def _remove_endpoint(visit: Visit, group: str) -> None:
+    await visit.api.remove_endpoints(group, [{"url": visit.given("url")}])
+
+
 async def _unpin(visit: Visit, key: str) -> None:
     await visit.api.change_flow_key(key, "unpin", [("parallelism", "true"), ("rate", "true")])
 
@@ -264,6 +275,8 @@ VERBS: Mapping[tuple[str, str], Act] = {
     ("queues", "resume"): lambda visit, one: visit.api.resume_queue(one),
     ("queues", "set"): _set_queue,
     ("queues", "delete"): lambda visit, one: visit.api.delete_queue(one),
+    ("url-groups", "add"): _add_endpoint,
+    ("url-groups", "remove"): _remove_endpoint,
     ("url-groups", "delete"): lambda visit, one: visit.api.delete_url_group(one),
     ("flow-control", "pause"): lambda visit, one: visit.api.change_flow_key(one, "pause"),
     ("flow-control", "resume"): lambda visit, one: visit.api.change_flow_key(one, "resume"),
