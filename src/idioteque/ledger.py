@@ -39,6 +39,9 @@ from idioteque.store import (
     Won,
 )
 
+REOPENED: tuple[Status, ...] = ("failed", "cancelled")
+"""Which runs can be let go on."""
+
 
 class _Held:
     """What the body and a step with a delivery of its own have in common: a lease."""
@@ -319,7 +322,7 @@ def cancel(run: RunRow, now_ms: int) -> Status:
 
 def reopen(run: RunRow, steps: Iterable[StepRow]) -> list[StepRow] | None:
     """Let a failed or cancelled run go on; return the steps that changed, or None when it has not failed."""
-    if run.status not in ("failed", "cancelled"):
+    if run.status not in REOPENED:
         return None
     run.status, run.outcome, run.finished_at_ms = "waiting", None, None
     run.attempts, run.strikes, run.due_at_ms, run.token = 0, 0, 0, 0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from idioteque.paths import BODY, Path, path_of, path_text
 
@@ -79,9 +80,55 @@ class DeliveryRecord:
     at_ms: int
 
 
+ATTEMPTS_KEPT = 20
+"""How many failed attempts of one step a store keeps, the latest; its count of them goes on."""
+ERROR_LENGTH_MAX = 500
+DELIVERIES_KEPT = 50
+"""How many deliveries of a run a store keeps at least, the latest."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """A failed attempt of the step at `path`, or of the body, that was not its end.
+
+    `attempt` counts from 1 in each `epoch` of the run; `took_ms` is None where nobody measured it.
+    """
+
+    path: Path
+    epoch: int
+    attempt: int
+    at_ms: int
+    took_ms: int | None
+    error: str
+
+
+def described(payload: bytes) -> dict[str, Any]:
+    """Return the `type`, `message`, `traceback` and `kind` of a recorded failure."""
+    document: dict[str, Any] = json.loads(payload)
+    return document
+
+
+def describe(payload: bytes) -> str:
+    """Return a recorded failure as `Type: message`."""
+    error = described(payload)
+    return f"{error['type']}: {error['message']}" if error.get("message") else str(error["type"])
+
+
+def error_line(payload: bytes) -> str:
+    """Return a recorded failure as one line of bounded length, whatever it holds."""
+    try:
+        text = describe(payload)
+    except (ValueError, KeyError, TypeError, AttributeError):  # no JSON, or no object with a type
+        text = payload.decode(errors="replace")
+    return " ".join(text.split())[:ERROR_LENGTH_MAX]
+
+
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A run as stored; times in milliseconds since the epoch. `deliveries` may be left out by a store."""
+    """A run as stored; times in milliseconds since the epoch. `messages` counts the deliveries that were at work on it,
+    of which `deliveries` has the latest; `failed_attempts` has those of steps and body, the oldest first. A store may
+    leave out these two.
+    """
 
     run_id: str
     event_id: str
@@ -101,3 +148,5 @@ class RunRecord:
     trouble: Trouble | None = None
     steps: Sequence[StepRecord] = ()
     deliveries: Sequence[DeliveryRecord] = ()
+    failed_attempts: Sequence[AttemptRecord] = ()
+    messages: int = 0

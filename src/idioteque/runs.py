@@ -12,13 +12,18 @@ from typing import Any, Literal
 from idioteque.clock import Clock
 from idioteque.dispatcher import Dispatcher, throttling_of
 from idioteque.durations import Duration, seconds
-from idioteque.engine import Outbox, describe, described
+from idioteque.engine import Outbox
 from idioteque.errors import ConfigurationError, InvalidValue, RunCancelled, RunFailed, RunUnknown
 from idioteque.events import EventsSchema
 from idioteque.function import Function
-from idioteque.ids import checked_id
+from idioteque.function import run_id as derived_run_id
+from idioteque.ids import checked_id, new_id
+from idioteque.insight import insight_into
 from idioteque.metrics import SILENT, Metrics
+from idioteque.paths import path_of
 from idioteque.payloads import unpacked
+from idioteque.records import AttemptRecord, describe, described
+from idioteque.rerun import rerun
 from idioteque.store import NEVER_MS, Outcome, RunRecord, Status, StepRecord, Store
 from idioteque.upkeep import Upkeep, upkeep_of
 
@@ -45,8 +50,23 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt of a step that failed and was followed by another; `took_s` is None where nobody measured it."""
+
+    key: tuple[str, ...]
+    attempt: int
+    at: datetime
+    took_s: float | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
-    """A run: `event`, `result` and the steps' results are plain JSON values; `error` names the last failure."""
+    """A run: `event`, `result` and the steps' results are plain JSON values; `error` names the last failure.
+
+    `messages` counts the deliveries that were at work on it. `failed_attempts` are the latest of each step, and of the
+    function, whose key is `()`; the oldest first.
+    """
 
     id: str
     event_id: str
@@ -59,6 +79,8 @@ class Run:
     attempts: int
     created_at: datetime
     finished_at: datetime | None
+    messages: int = 0
+    failed_attempts: tuple[Attempt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +144,13 @@ class Runs:
         )
         runs = [_run(record) for record in records[:limit]]
         return RunPage(runs, runs[-1].id if len(records) > limit else None)
+
+    async def count(self, *, function: Function | str | None = None, limit: int = 10_000) -> Mapping[Status, int]:
+        """Return how many runs have each status; each count stops at `limit`, so that it never takes long."""
+        if limit < 1:
+            raise InvalidValue(f"limit must be 1 or more, not {limit}")
+        function_id = function.id if isinstance(function, Function) else function
+        return await insight_into(self._store).counts(function_id, limit)
 
     async def result(self, run_id: str, timeout: Duration | None = None) -> Any:
         """Wait for a run to end and return its value, as the function's annotated type when it is declared here.
@@ -197,6 +226,33 @@ class Runs:
         if epoch is None and record.status == "completed":
             raise InvalidValue(f"run {run_id} is completed; there is nothing to retry")
         await self._outbox.reopen(record)
+
+    async def resume(self, run_id: str, step: str | Sequence[str]) -> str:
+        """Run the function again from a step on, as a new run, and return its id; the run itself stays as it ended.
+
+        The new run takes over what had ended before the step; the step, what lies in it and what ended later run
+        again. `step` is a key, or the keys from the outermost down; in one text they are parted by `/`. Raise
+        `RunUnknown`, `InvalidValue` for a run that has not ended or has no such step, `DispatchError` when the message
+        was not accepted (then nothing runs).
+        """
+        record = await self._store.get(checked_id(run_id, "run id"))
+        if record is None:
+            raise RunUnknown(run_id)
+        if record.status not in ENDED:
+            raise InvalidValue(f"run {run_id} is {record.status}; it goes on by itself, or is to be cancelled first")
+        path = path_of(step) if isinstance(step, str) else tuple(step)
+        event_id = new_id("evt", self._clock.now_ms())
+        new, steps = rerun(record, event_id, path)
+        again = derived_run_id(event_id, record.function_id)
+        await insight_into(self._store).seed(again, new, steps)
+        seeded = await self._store.get(again)
+        assert seeded is not None
+        try:
+            await self._outbox.reopen(seeded)
+        except BaseException:
+            await self._store.cancel(again)  # no message of it is out, so nothing else would end it
+            raise
+        return again
 
     async def stalled(self, *, before: datetime | None = None, limit: int = 50) -> Sequence[Run]:
         """Return unfinished runs, the oldest first and without their steps, that nothing has held since `before`.
@@ -284,6 +340,8 @@ def _run(record: RunRecord) -> Run:
         attempts=record.attempts,
         created_at=_time(record.created_at_ms),
         finished_at=None if record.finished_at_ms is None else _time(record.finished_at_ms),
+        messages=record.messages,
+        failed_attempts=tuple(_attempt(attempt) for attempt in record.failed_attempts),
     )
 
 
@@ -293,6 +351,11 @@ def _step(step: StepRecord) -> Step:
     return Step(
         step.path, status, _result(step.outcome), _error(step.outcome) or step.error, step.attempts, finished_at
     )
+
+
+def _attempt(attempt: AttemptRecord) -> Attempt:
+    took_s = None if attempt.took_ms is None else attempt.took_ms / 1000
+    return Attempt(attempt.path, attempt.attempt, _time(attempt.at_ms), took_s, attempt.error)
 
 
 def _result(outcome: Outcome | None) -> Any:

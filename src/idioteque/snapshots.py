@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from idioteque.ledger import Holder, RunRow, StepRow
 from idioteque.paths import Path
-from idioteque.records import DeliveryRecord, trouble_of
+from idioteque.records import AttemptRecord, DeliveryRecord, trouble_of
 from idioteque.store import Recorded, RunRecord, Started, StepRecord, Unfinished
 
 
@@ -54,7 +54,11 @@ def started(
 
 
 def record(
-    run: RunRow, event: bytes, steps: Iterable[StepRow] = (), deliveries: Iterable[DeliveryRecord] = ()
+    run: RunRow,
+    event: bytes,
+    steps: Iterable[StepRow] = (),
+    deliveries: Iterable[DeliveryRecord] = (),
+    failed_attempts: Iterable[AttemptRecord] = (),
 ) -> RunRecord:
     """Return a run as people look at it."""
     ordered = sorted(steps, key=lambda step: (step.outcome is None, step.seq, step.path))
@@ -91,6 +95,8 @@ def record(
             for step in ordered
         ],
         deliveries=tuple(deliveries),
+        failed_attempts=tuple(failed_attempts),
+        messages=run.tokens,
     )
 
 

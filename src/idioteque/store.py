@@ -263,8 +263,10 @@ class Store(Protocol):
         """Record that a step is about to start: what kills its process is charged to it alone."""
         ...
 
-    async def fail(self, lease: Lease, path: Path, attempts: int, due_at_ms: int, error: str) -> Failed:
-        """Record that a step failed for the n-th time and is due again at a time."""
+    async def fail(
+        self, lease: Lease, path: Path, attempts: int, due_at_ms: int, error: str, took_ms: int | None = None
+    ) -> Failed:
+        """Record that a step failed for the n-th time, after so long, and is due again at a time."""
         ...
 
     async def sent(self, lease: Lease, paths: Sequence[Path]) -> None:

@@ -278,6 +278,50 @@ def test_retrying_changes_nothing_when_no_message_can_be_sent(shop: Shop) -> Non
     assert json.loads(cli(shop, "show", run_id, "--json").stdout)["status"] == "failed"
 
 
+# ---- resuming, counting, and what was tried
+
+
+def test_resume_starts_a_run_that_keeps_what_had_ended_before_the_step(
+    shop: Shop, run: Run, qstash: FakeQStash
+) -> None:
+    run_id = shop.publish("pay-1", "pay")
+    qstash.respond = lambda _: (200, {"messageId": "msg_1"})
+    place = ("--store", shop.url, "--mount-url", MOUNT_URL)
+    resumed = run("runs", "resume", *place, run_id, "payment/charge")
+    assert resumed.exit_code == 0, resumed.stderr
+    shop.is_broke = False
+    shop.deliver(qstash.asked[0].body)
+    shown = json.loads(cli(shop, "show", resumed.stdout.strip(), "--json").stdout)
+    assert (shown["status"], shown["result"], shop.charges) == ("completed", "paid", 1)
+    assert json.loads(cli(shop, "show", run_id, "--json").stdout)["status"] == "failed"
+    unknown = run("runs", "resume", *place, run_id, "refund")
+    assert (unknown.exit_code, "has no step 'refund'" in unknown.stderr) == (2, True)
+    assert cli(shop, "resume", run_id, "payment").exit_code == 2, "no message could be sent"
+
+
+def test_runs_are_counted_by_status(shop: Shop) -> None:
+    for n in range(3):
+        shop.publish(f"pay-{n}", "pay")
+    shop.publish("remind-1", "remind")
+    counted = {row["status"]: row["count"] for row in json.loads(cli(shop, "count", "--json").stdout)}
+    assert counted == {"running": 0, "waiting": 1, "completed": 0, "failed": 3, "cancelled": 0}
+    assert "failed\t0" in cli(shop, "count", "--function", "remind").stdout
+
+
+def test_show_tells_what_was_tried_and_how_many_messages_it_took(shop: Shop, run: Run, qstash: FakeQStash) -> None:
+    run_id = shop.publish("pay-1", "pay")
+    qstash.respond = lambda _: (200, {"messageId": "msg_1"})
+    run("runs", "retry", "--store", shop.url, "--mount-url", MOUNT_URL, run_id)
+    shown = json.loads(cli(shop, "show", run_id, "--json").stdout)
+    assert shown["messages"] == 1
+    tried = {one["key"]: one for one in shown["failed_attempts"]}
+    assert tried.keys() == {"payment/charge", "payment", ""}
+    assert tried["payment/charge"]["error"] == "NonRetryableError: no \x1b[31mmoney"
+    lines = cli(shop, "show", run_id).stdout
+    assert "payment/charge, attempt 1 after " in lines
+    assert "\x1b" not in lines
+
+
 # ---- repairing
 
 

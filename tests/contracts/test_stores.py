@@ -15,6 +15,7 @@ from idioteque.stores import MemoryStore, SqlStore
 from idioteque.stores.redis import RedisStore
 from idioteque.testing import ManualClock
 from idioteque.testing.contracts import StoreContract
+from idioteque.testing.insight import InsightContract
 from idioteque.testing.upkeep import UpkeepContract
 
 
@@ -23,13 +24,13 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-class TestMemoryStore(StoreContract, UpkeepContract):
+class TestMemoryStore(StoreContract, UpkeepContract, InsightContract):
     @pytest.fixture
     def store(self, clock: ManualClock) -> Store:
         return MemoryStore(clock)
 
 
-class TestSqliteStore(StoreContract, UpkeepContract):
+class TestSqliteStore(StoreContract, UpkeepContract, InsightContract):
     @pytest.fixture
     async def store(self, clock: ManualClock, tmp_path: Path) -> AsyncIterator[Store]:
         store = SqlStore(f"sqlite:///{tmp_path}/runs.db", clock)
@@ -37,7 +38,7 @@ class TestSqliteStore(StoreContract, UpkeepContract):
         await store.close()
 
 
-class TestPostgresStore(StoreContract, UpkeepContract):
+class TestPostgresStore(StoreContract, UpkeepContract, InsightContract):
     @pytest.fixture
     async def store(self, clock: ManualClock, postgres_url: str) -> AsyncIterator[Store]:
         nodes = Nodes([SqlStore(postgres_url, clock) for _ in range(2)])
@@ -45,7 +46,7 @@ class TestPostgresStore(StoreContract, UpkeepContract):
         await asyncio.gather(*(store.close() for store in nodes.stores))
 
 
-class TestRedisStore(StoreContract, UpkeepContract):
+class TestRedisStore(StoreContract, UpkeepContract, InsightContract):
     @pytest.fixture
     async def store(self, clock: ManualClock, redis_url: str) -> AsyncIterator[Store]:
         nodes = Nodes([RedisStore(redis_url, clock) for _ in range(2)])

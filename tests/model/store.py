@@ -62,9 +62,11 @@ class ModelStore(memory.MemoryStore):
             self._world.observer.took(run_id, event_id)
         return answer
 
-    async def fail(self, lease: Lease, path: Path, attempts: int, due_at_ms: int, error: str) -> Failed:
+    async def fail(
+        self, lease: Lease, path: Path, attempts: int, due_at_ms: int, error: str, took_ms: int | None = None
+    ) -> Failed:
         is_fenced = self._is_held_by_another(lease)
-        answer = await super().fail(lease, path, attempts, due_at_ms, error)
+        answer = await super().fail(lease, path, attempts, due_at_ms, error, took_ms)
         if isinstance(answer, Go):
             self._world.observer.progressed(lease, path)
             if is_fenced:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar, get_args
@@ -13,6 +12,7 @@ import click
 
 from idioteque.cli import Failed
 from idioteque.cli.output import progress, show_done, show_record, show_rows
+from idioteque.cli.run_text import attempt_record, print_run, reason_text, step_record, summary, time_text
 from idioteque.cli.stores import Place, opened
 from idioteque.cli.watching import show_list, watchable
 from idioteque.client import Json, printable
@@ -20,8 +20,7 @@ from idioteque.clock import SystemClock
 from idioteque.durations import seconds
 from idioteque.errors import IdiotequeError, InvalidValue, RunUnknown
 from idioteque.ids import checked_id
-from idioteque.paths import Path, path_text
-from idioteque.runs import PAGE_MAX, Run, Runs, Step, Why
+from idioteque.runs import PAGE_MAX, Run, Runs, Why
 from idioteque.store import Status
 
 COLUMNS = {
@@ -35,7 +34,6 @@ COLUMNS = {
 RUNS_MAX = 100_000
 OPEN: tuple[Status, ...] = ("running", "waiting")
 STATUSES: tuple[Status, ...] = get_args(Status)
-COLORS = {"completed": "green", "failed": "red", "pending": "yellow"}
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -83,7 +81,7 @@ def list_(
 
     async def found() -> list[Json]:
         async with opened(Place(store, app)) as here:
-            return [_summary(run) for run in await _page_through(here, status, function, limit)]
+            return [summary(run) for run in await _page_through(here, status, function, limit)]
 
     show_list(found, COLUMNS, as_json=as_json, watch=watch)
 
@@ -96,10 +94,12 @@ def show(store: str | None, app: str | None, run_id: str, as_json: bool) -> None
     """Print one run: its event, what came of it, and its steps as a tree."""
     run, reason = asyncio.run(_look(Place(store, app), run_id))
     if as_json:
-        steps = [_step(step) for step in run.steps]
-        show_record({**_summary(run), "event": run.event, "result": run.result, "steps": steps}, as_json=True)
+        steps = [step_record(step) for step in run.steps]
+        tried = [attempt_record(one) for one in run.failed_attempts]
+        whole = {"event": run.event, "result": run.result, "steps": steps, "failed_attempts": tried}
+        show_record({**summary(run), **whole}, as_json=True)
     else:
-        _print_run(run, reason)
+        print_run(run, reason)
 
 
 @runs.command()
@@ -110,11 +110,11 @@ def why(store: str | None, app: str | None, run_id: str, as_json: bool) -> None:
     """Say why a run has not ended, and until when that may last."""
     run, reason = asyncio.run(_look(Place(store, app), run_id))
     if not as_json:
-        click.echo(f"it has ended: {run.status}" if reason is None else _reason_text(reason))
+        click.echo(f"it has ended: {run.status}" if reason is None else reason_text(reason))
         return
     record: Json = {"status": run.status, "cause": None, "text": None, "until": None}
     if reason is not None:
-        record |= {"cause": reason.cause, "text": reason.text, "until": _time(reason.until)}
+        record |= {"cause": reason.cause, "text": reason.text, "until": time_text(reason.until)}
     show_record(record, as_json=True)
 
 
@@ -173,6 +173,47 @@ def retry(store: str | None, app: str | None, mount_url: str | None, **choice: A
 
 @runs.command()
 @placed
+@click.option("--mount-url", metavar="URL", help="Where deliveries go; with QSTASH_TOKEN and QSTASH_URL.")
+@click.argument("run_id")
+@click.argument("step")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def resume(store: str | None, app: str | None, mount_url: str | None, run_id: str, step: str, as_json: bool) -> None:
+    """Run a function again from a step on, as a new run, whose id is printed.
+
+    What had ended before STEP (a key, or outer/inner) keeps its result. A message goes to the mount: --mount-url or
+    --app is needed.
+    """
+    place = Place(store, app, mount_url)
+    place.check_can_send()
+
+    async def go_on() -> str:
+        async with opened(place) as here:
+            return await here.resume(run_id, step)
+
+    again = asyncio.run(go_on())
+    if as_json:
+        show_record({"id": again, "resumed_from": run_id, "step": step}, as_json=True)
+    else:
+        click.echo(again)
+
+
+@runs.command()
+@placed
+@click.option("--function", help="Only of this function, by its id.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def count(store: str | None, app: str | None, function: str | None, as_json: bool) -> None:
+    """Count runs by status."""
+
+    async def counted() -> list[Json]:
+        async with opened(Place(store, app)) as here:
+            found = await here.count(function=function, limit=RUNS_MAX)
+            return [{"status": status, "count": number} for status, number in found.items()]
+
+    show_rows(asyncio.run(counted()), {"status": "status", "count": "count"}, as_json=as_json)
+
+
+@runs.command()
+@placed
 @click.option("--mount-url", metavar="URL", help="Where deliveries go, for --repair.")
 @click.option("--for", "duration", default="1h", show_default=True, help="For how long nothing has held them.")
 @click.option("--limit", type=click.IntRange(1, PAGE_MAX), default=50, show_default=True, help="How many.")
@@ -199,7 +240,7 @@ def stalled(
             return found
 
     found = asyncio.run(look())
-    show_rows([_summary(run) for run in found], COLUMNS, as_json=as_json)
+    show_rows([summary(run) for run in found], COLUMNS, as_json=as_json)
     if repair:
         click.echo(f"woke {len(found)}", err=True)
 
@@ -257,87 +298,3 @@ async def _change(
         click.echo(printable(line), err=True)
     if against:
         raise Failed(f"{len(against)} runs could not be {verb[1]}")
-
-
-# ---- printing
-
-
-def _summary(run: Run) -> Json:
-    return {
-        "id": run.id,
-        "function_id": run.function_id,
-        "event_id": run.event_id,
-        "status": run.status,
-        "attempts": run.attempts,
-        "created_at": _time(run.created_at),
-        "finished_at": _time(run.finished_at),
-        "error": run.error,
-    }
-
-
-def _step(step: Step) -> Json:
-    return {
-        "key": path_text(step.key),
-        "status": step.status,
-        "attempts": step.attempts,
-        "finished_at": _time(step.finished_at),
-        "result": step.result,
-        "error": step.error,
-    }
-
-
-def _print_run(run: Run, reason: Why | None) -> None:
-    lines = {
-        "function": run.function_id,
-        "event": f"{run.event_id} {json.dumps(run.event, ensure_ascii=False)}",
-        "created": _time(run.created_at),
-        "finished": _time(run.finished_at),
-        "why": None if reason is None else _reason_text(reason),
-        "result": json.dumps(run.result, ensure_ascii=False) if run.status == "completed" else None,
-        "error": run.error,
-    }
-    click.echo(f"{run.id}  {_colored(run.status)}")
-    for name, text in lines.items():
-        if text is not None:
-            click.echo(f"{name:<9} {printable(text)}")
-    click.echo(f"steps     {len(run.steps)}")
-    for line in _tree(run.steps):
-        click.echo(line)
-
-
-def _tree(steps: Sequence[Step]) -> Iterator[str]:
-    """Yield a line for each step, below the step that it lies in; one that has not ended may be known by its own."""
-    records = {step.key: step for step in steps}
-    inside: dict[Path, dict[Path, None]] = {}
-    for step in steps:
-        for depth in range(1, len(step.key) + 1):
-            inside.setdefault(step.key[: depth - 1], {})[step.key[:depth]] = None
-
-    def below(path: Path, indent: str) -> Iterator[str]:
-        children = list(inside.get(path, ()))
-        for child in children:
-            is_last = child == children[-1]
-            state = _state(records[child]) if child in records else _colored("pending")
-            yield f"{indent}{'└── ' if is_last else '├── '}{printable(child[-1])}  {state}"
-            yield from below(child, indent + ("    " if is_last else "│   "))
-
-    return below((), "")
-
-
-def _state(step: Step) -> str:
-    attempts = f", {step.attempts} failed attempts" if step.attempts else ""
-    error = f": {printable(step.error)}" if step.error is not None else ""
-    return f"{_colored(step.status)}{attempts}{error}"
-
-
-def _colored(status: str) -> str:
-    return click.style(status, fg=COLORS.get(status))
-
-
-def _reason_text(reason: Why) -> str:
-    until = "" if reason.until is None else f" (until {_time(reason.until)})"
-    return printable(f"{reason.cause}: {reason.text}{until}")
-
-
-def _time(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

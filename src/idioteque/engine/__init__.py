@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from idioteque.engine.answers import Answer, Delivery
 from idioteque.engine.deliver import Engine
-from idioteque.engine.failures import describe, described
 from idioteque.engine.outbox import Outbox
 
-__all__ = ["Answer", "Delivery", "Engine", "Outbox", "describe", "described"]
+__all__ = ["Answer", "Delivery", "Engine", "Outbox"]

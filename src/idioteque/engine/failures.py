@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import traceback
-from typing import Any
 
 from idioteque.errors import DuplicateStepKey, ResultNotSerializable, StepFailed, StepInterrupted, text_of
 from idioteque.function import Function
+from idioteque.records import described
 from idioteque.store import MAX_STRIKES, Outcome, Started
 from idioteque.values import NotSerializable
 
@@ -56,18 +56,6 @@ def pause_s(function: Function, error: BaseException, attempts: int) -> float | 
     if isinstance(error, DuplicateStepKey):
         return None
     return function.retry.after(error, attempts)
-
-
-def described(payload: bytes) -> dict[str, Any]:
-    """Return the `type`, `message`, `traceback` and `kind` of a recorded failure."""
-    document: dict[str, Any] = json.loads(payload)
-    return document
-
-
-def describe(payload: bytes) -> str:
-    """Return a recorded failure as `Type: message`."""
-    error = described(payload)
-    return f"{error['type']}: {error['message']}" if error["message"] else str(error["type"])
 
 
 def raised(key: str, payload: bytes) -> StepFailed:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 
-from idioteque.engine.failures import describe, failure
+from idioteque.engine.failures import failure
 from idioteque.engine.outbox import Outbox
 from idioteque.errors import RunCancelled
 from idioteque.function import Function, failure_handler
 from idioteque.paths import Path
+from idioteque.records import describe
 from idioteque.store import Lost, RunRecord, Store
 
 

@@ -102,6 +102,7 @@ class Step(Scope):
         self._timeout_s = None if options.timeout is None else seconds(options.timeout, "timeout")
         self._retry = options.retry or DEFAULT_RETRY
         self._attempts = 0
+        self._began_s = 0.0
         self._due_at_ms = 0
         self._is_container = False
         self._has_turn = False
@@ -162,13 +163,12 @@ class Step(Scope):
                     return begun
             elif owner.is_stopping:
                 return None
-            began_s = owner.clock.monotonic_s()
+            self._began_s = owner.clock.monotonic_s()
             outcome = await self._attempt()
             if owner.is_over:
                 return None
             if outcome is not None:
-                took_ms = round((owner.clock.monotonic_s() - began_s) * 1000)
-                return await self._commit(Outcome(outcome.ok, outcome.payload, took_ms))
+                return await self._commit(Outcome(outcome.ok, outcome.payload, self._took_ms()))
         return None
 
     async def _is_due(self) -> bool:
@@ -251,7 +251,9 @@ class Step(Scope):
         if pause_s is None or owner.is_misused:
             return failure(error)
         due_at_ms = owner.clock.now_ms() + round(pause_s * 1000)
-        answer = await owner.store.fail(owner.lease, self.path, self._attempts + 1, due_at_ms, first_line(error))
+        answer = await owner.store.fail(
+            owner.lease, self.path, self._attempts + 1, due_at_ms, first_line(error), self._took_ms()
+        )
         if isinstance(answer, Gone):
             owner.lose()
             return None
@@ -261,6 +263,9 @@ class Step(Scope):
         self._attempts, self._due_at_ms = answer.attempts, due_at_ms
         owner.unfinished[self.path] = Unfinished(answer.attempts, due_at_ms)
         return None
+
+    def _took_ms(self) -> int:
+        return round((self.owner.clock.monotonic_s() - self._began_s) * 1000)
 
     def _encoded(self, codec: Codec, value: object) -> Outcome:
         """Encode a result and read it back, so that the first run sees exactly what replays will see."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 
 from idioteque import ledger, snapshots
 from idioteque.clock import Clock, SystemClock
-from idioteque.ledger import Holder, RunRow, SeatRow, StepRow
+from idioteque.ledger import REOPENED, RunRow, SeatRow, StepRow
 from idioteque.paths import BODY, Path
 from idioteque.store import (
     MAILBOX_MS,
@@ -18,6 +17,7 @@ from idioteque.store import (
     Claimed,
     Committed,
     Failed,
+    Go,
     Gone,
     Lease,
     Letter,
@@ -28,49 +28,26 @@ from idioteque.store import (
     ReleaseKind,
     RunRecord,
     Scheduled,
-    Started,
     Status,
     Trouble,
     Unknown,
     Watcher,
     Won,
 )
+from idioteque.stores.memory_insight import Diary, MemoryInsight, Stored
 
 
-@dataclass(slots=True)
-class _Stored:
-    run: RunRow
-    event: bytes
-    steps: dict[Path, StepRow] = field(default_factory=dict[Path, StepRow])
-    seats: dict[Path, SeatRow] = field(default_factory=dict[Path, SeatRow])
-    watched: set[tuple[str, Path]] = field(default_factory=set[tuple[str, Path]])
-
-    def step(self, path: Path) -> StepRow:
-        """Return a step's row, which is kept only once something was recorded in it."""
-        return self.steps.get(path) or StepRow(path)
-
-    def sent(self) -> list[Path]:
-        """Return the steps whose own messages were accepted."""
-        return [path for path, seat in self.seats.items() if seat.sent]
-
-    def snapshot(self, holder: Holder, known: int) -> Started:
-        return snapshots.started(self.run, self.event, self.steps.values(), holder, self.sent(), known)
-
-    def holder(self, path: Path) -> Holder:
-        """Return whose lease a path names: the body's, or that of a step with deliveries of its own."""
-        return self.run if path == BODY else self.seats.get(path) or SeatRow(path)
-
-
-class MemoryStore:
+class MemoryStore(MemoryInsight):
     """A `Store` without a disk. No operation awaits anything, so each is atomic; a lock serves other threads' loops."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
-        self._runs: dict[str, _Stored] = {}
+        self._runs: dict[str, Stored] = {}
         self._events: dict[str, bytes] = {}
         self._watchers: dict[str, dict[tuple[str, Path], Watcher]] = {}
         self._marks: dict[str, tuple[str, int]] = {}
         self._mailbox: dict[str, tuple[str, Letter]] = {}
+        self._diary = Diary()
         self._lock = threading.Lock()
 
     async def claim(self, claim: Claim) -> Claimed:
@@ -86,14 +63,16 @@ class MemoryStore:
             refused = ledger.claim(stored.run, claim, now_ms)
             if refused is not None:
                 return refused
+            self._diary.came(claim.run_id, stored.run.token, claim, now_ms)
             return stored.snapshot(stored.run, claim.known)
 
-    def _claim_step(self, stored: _Stored, claim: Claim, now_ms: int) -> Claimed:
+    def _claim_step(self, stored: Stored, claim: Claim, now_ms: int) -> Claimed:
         step = stored.steps.setdefault(claim.path, StepRow(claim.path))
         seat = stored.seats.setdefault(claim.path, SeatRow(claim.path))
         refused = ledger.claim_step(stored.run, step, seat, claim, now_ms)
         if refused is not None:
             return refused
+        self._diary.came(claim.run_id, seat.token, claim, now_ms)
         if claim.inside:
             steps = [each for path, each in stored.steps.items() if path[: len(claim.path)] == claim.path]
             return snapshots.started(stored.run, stored.event, steps, seat)
@@ -142,7 +121,9 @@ class MemoryStore:
                 stored.steps[path] = step
             return answer
 
-    async def fail(self, lease: Lease, path: Path, attempts: int, due_at_ms: int, error: str) -> Failed:
+    async def fail(
+        self, lease: Lease, path: Path, attempts: int, due_at_ms: int, error: str, took_ms: int | None = None
+    ) -> Failed:
         now_ms = self._clock.now_ms()
         with self._lock:
             stored = self._runs.get(lease.run_id)
@@ -154,6 +135,8 @@ class MemoryStore:
             )
             if not isinstance(answer, Gone):
                 stored.steps[path] = step
+            if isinstance(answer, Go):
+                self._diary.failed(stored.run, path, attempts, now_ms, took_ms, error)
             return answer
 
     async def schedule(self, lease: Lease, path: Path, due_at_ms: int, waits_for: str | None = None) -> Scheduled:
@@ -255,7 +238,10 @@ class MemoryStore:
             stored = self._runs.get(lease.run_id)
             if stored is None:
                 return None
-            return ledger.release(stored.run, stored.holder(lease.path), lease.token, kind, due_at_ms, error)
+            released = ledger.release(stored.run, stored.holder(lease.path), lease.token, kind, due_at_ms, error)
+            if released is not None and kind == "failed":
+                self._diary.failed(stored.run, BODY, stored.run.attempts, self._clock.now_ms(), None, error or "")
+            return released
 
     async def renew(self, leases: Sequence[Lease], lease_ms: int) -> Sequence[bool]:
         now_ms = self._clock.now_ms()
@@ -285,6 +271,8 @@ class MemoryStore:
     async def reopen(self, run_id: str) -> int | None:
         with self._lock:
             stored = self._runs.get(run_id)
+            if stored is not None and stored.run.status in REOPENED:
+                self._diary.ended(stored)
             changed = None if stored is None else ledger.reopen(stored.run, stored.steps.values())
             if stored is None or changed is None:
                 return None
@@ -294,15 +282,18 @@ class MemoryStore:
                 seat.sent = 0
             return stored.run.epoch
 
-    def _create(self, run_id: str, new: NewRun) -> _Stored:
+    def _create(self, run_id: str, new: NewRun) -> Stored:
         run = RunRow(run_id, new.event_id, new.function_id, new.options, self._clock.now_ms())
-        stored = self._runs[run_id] = _Stored(run, self._events.setdefault(new.event_id, new.event))
+        stored = self._runs[run_id] = Stored(run, self._events.setdefault(new.event_id, new.event))
         return stored
 
     async def get(self, run_id: str) -> RunRecord | None:
         with self._lock:
             stored = self._runs.get(run_id)
-            return None if stored is None else snapshots.record(stored.run, stored.event, stored.steps.values())
+            if stored is None:
+                return None
+            past = self._diary.deliveries(run_id), self._diary.attempts(run_id)
+            return snapshots.record(stored.run, stored.event, stored.steps.values(), *past)
 
     async def list(
         self,
@@ -350,6 +341,7 @@ class MemoryStore:
             for run in ended:
                 self._forget_watchers(run.run_id)
                 del self._runs[run.run_id]
+                self._diary.forget(run.run_id)
             gone = {run.run_id for run in ended}
             left = {stored.run.event_id for stored in self._runs.values()} if gone else set[str]()
             for event_id in {run.event_id for run in ended} - left:
@@ -362,5 +354,5 @@ class MemoryStore:
         return
 
 
-def _age(stored: _Stored) -> tuple[int, str]:
+def _age(stored: Stored) -> tuple[int, str]:
     return stored.run.created_at_ms, stored.run.run_id

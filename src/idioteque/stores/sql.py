@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from idioteque import ledger, snapshots
 from idioteque.clock import Clock, SystemClock
 from idioteque.database import Database, SqlValue, Transaction
-from idioteque.ledger import RunRow, SeatRow, StepRow
+from idioteque.ledger import REOPENED, RunRow, SeatRow, StepRow
 from idioteque.paths import BODY, Path, path_text
 from idioteque.store import (
     Begun,
@@ -16,6 +16,7 @@ from idioteque.store import (
     Committed,
     Due,
     Failed,
+    Go,
     Gone,
     Lease,
     Lost,
@@ -30,13 +31,14 @@ from idioteque.store import (
     Unknown,
     Won,
 )
+from idioteque.stores.diary import attempts_of, deliveries_of, note_attempt, note_delivery, note_ends
+from idioteque.stores.insight import SqlInsight
 from idioteque.stores.mailbox import Mailbox
 from idioteque.stores.old_runs import FORGET_SENT, OldRuns
 from idioteque.stores.opening import OpenedDatabase
 from idioteque.stores.tables import (
     FORGET_SEAT,
     NOTE_SEAT,
-    READ_DELIVERIES,
     READ_EVENT,
     READ_LATER_STEPS,
     READ_STEPS,
@@ -47,14 +49,12 @@ from idioteque.stores.tables import (
     add_step,
     begin_run,
     create,
-    delivery_of,
     end_run,
     inside,
     listing,
     load_holder,
     load_run,
     load_step,
-    note_delivery,
     note_progress,
     run_of,
     save_holder,
@@ -66,7 +66,7 @@ from idioteque.stores.tables import (
 )
 
 
-class SqlStore(Mailbox, OldRuns):
+class SqlStore(Mailbox, OldRuns, SqlInsight):
     """A `Store` in a database of its own or beside other tables: `SqlStore("sqlite:///runs.db")`.
 
     Several workers may share one in PostgreSQL; their clocks need not agree, as the database's own is used.
@@ -88,7 +88,7 @@ class SqlStore(Mailbox, OldRuns):
                 run = create(tx, claim.run_id, claim.new, now_ms)
             if run is None:
                 return Unknown()
-            is_new = not run.tokens
+            is_new = not run.tokens and not run.seq
             holder = load_holder(tx, run, claim.path)
             if isinstance(holder, SeatRow):
                 step = load_step(tx, run.run_id, claim.path)
@@ -153,7 +153,9 @@ class SqlStore(Mailbox, OldRuns):
 
         return await self._database.write(operation)
 
-    async def fail(self, lease: Lease, path: Path, attempts: int, due_at_ms: int, error: str) -> Failed:
+    async def fail(
+        self, lease: Lease, path: Path, attempts: int, due_at_ms: int, error: str, took_ms: int | None = None
+    ) -> Failed:
         def operation(tx: Transaction) -> Failed:
             now_ms = time_ms(tx, self._clock)
             run = load_run(tx, lease.run_id)
@@ -165,6 +167,8 @@ class SqlStore(Mailbox, OldRuns):
             if not isinstance(answer, Gone):
                 save_step(tx, run.run_id, step)
                 save_holder(tx, run, holder)
+            if isinstance(answer, Go):
+                note_attempt(tx, run, path, attempts, now_ms, took_ms, error)
             return answer
 
         return await self._database.write(operation)
@@ -203,6 +207,8 @@ class SqlStore(Mailbox, OldRuns):
             released = ledger.release(run, holder, lease.token, kind, due_at_ms, error)
             if released is not None:
                 save_holder(tx, run, holder)
+            if released is not None and kind == "failed":
+                note_attempt(tx, run, BODY, run.attempts, time_ms(tx, self._clock), None, error or "")
             return released
 
         return await self._database.write(operation)
@@ -246,6 +252,8 @@ class SqlStore(Mailbox, OldRuns):
             if run is None:
                 return None
             steps = [step_of(row) for row in tx.execute(READ_STEPS, {"run_id": run_id})]
+            if run.status in REOPENED:
+                note_ends(tx, run, steps)
             changed = ledger.reopen(run, steps)
             if changed is None:
                 return None
@@ -265,8 +273,7 @@ class SqlStore(Mailbox, OldRuns):
                 return None
             event = tx.execute(READ_EVENT, {"event_id": run.event_id})[0][0]
             steps = [step_of(row) for row in tx.execute(READ_STEPS, {"run_id": run_id})]
-            rows = tx.execute(READ_DELIVERIES, {"run_id": run_id})
-            return snapshots.record(run, event, steps, [delivery_of(row) for row in reversed(rows)])
+            return snapshots.record(run, event, steps, deliveries_of(tx, run_id), attempts_of(tx, run_id))
 
         return await self._database.read(operation)
 

@@ -8,8 +8,7 @@ from idioteque.clock import Clock, SystemClock
 from idioteque.database import Row, SqlValue, Transaction
 from idioteque.ledger import Holder, RunRow, SeatRow, StepRow
 from idioteque.paths import BODY, Path, path_of, path_text
-from idioteque.records import DeliveryRecord
-from idioteque.store import Claim, NewRun, Outcome, Watcher
+from idioteque.store import NewRun, Outcome, Watcher
 
 RUN_COLUMNS = (
     "run_id, event_id, function_id, options, created_at_ms, status, finished_at_ms, outcome_ok, outcome, attempts,"
@@ -104,14 +103,6 @@ ADD_STEP = """INSERT INTO steps (run_id, path, outcome_ok, outcome, seq, attempt
         committed_at_ms, took_ms)
     VALUES (:run_id, :path, :outcome_ok, :outcome, :seq, 0, 0, 0, 0, :committed_at_ms, :took_ms)
     ON CONFLICT (run_id, path) DO NOTHING"""
-
-# A delivery took a lease; the claim may be repeated.
-NOTE_DELIVERY = """INSERT INTO run_deliveries (run_id, token, path, message_id, retried, at_ms)
-    VALUES (:run_id, :token, :path, :message_id, :retried, :at_ms) ON CONFLICT (run_id, token) DO NOTHING"""
-
-# The latest deliveries of a run: one that waits for years has more than anybody wants to see.
-READ_DELIVERIES = """SELECT path, message_id, retried, at_ms FROM run_deliveries WHERE run_id = :run_id
-    ORDER BY token DESC LIMIT 200"""
 
 WATCH = """INSERT INTO watchers (run_id, path, seat, type, condition)
     VALUES (:run_id, :path, :seat, :type, :condition)
@@ -328,20 +319,6 @@ def save_step(tx: Transaction, run_id: str, step: StepRow) -> None:
     )
 
 
-def note_delivery(tx: Transaction, run_id: str, holder: Holder, claim: Claim, now_ms: int) -> None:
-    tx.execute(
-        NOTE_DELIVERY,
-        {
-            "run_id": run_id,
-            "token": holder.token,
-            "path": path_text(claim.path),
-            "message_id": claim.message_id,
-            "retried": claim.retried,
-            "at_ms": now_ms,
-        },
-    )
-
-
 def listing(*, status: str | None, function_id: str | None, before: str | None) -> str:
     """Return the query of a page of runs, the newest first, from behind the last run of the page before.
 
@@ -359,10 +336,6 @@ def listing(*, status: str | None, function_id: str | None, before: str | None) 
     where = f"WHERE {' AND '.join(clauses)}" if clauses else ""
     return f"""SELECT {RUN_COLUMNS} FROM runs {where}
         ORDER BY created_at_ms DESC, run_id DESC LIMIT :limit"""  # noqa: S608 - constant clauses
-
-
-def delivery_of(row: Row) -> DeliveryRecord:
-    return DeliveryRecord(path_of(row[0]), row[1], row[2], row[3])
 
 
 def _outcome(ok: int | None, payload: bytes | None, took_ms: int | None = None) -> Outcome | None:

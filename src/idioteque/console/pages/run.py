@@ -16,11 +16,10 @@ from idioteque.console.mounts import mount_of
 from idioteque.console.pages.runs import RunLine, change, line_of
 from idioteque.console.rendering import pretty
 from idioteque.console.waterfall import Waterfall, waterfall
-from idioteque.engine import described
 from idioteque.errors import IdiotequeError, InvalidValue, RunUnknown
 from idioteque.paths import path_text
 from idioteque.payloads import unpacked
-from idioteque.records import RunRecord
+from idioteque.records import RunRecord, described
 
 TABS = ("summary", "input", "output", "error", "attempts", "messages")
 MESSAGES_MAX = 50

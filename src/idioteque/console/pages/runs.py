@@ -11,9 +11,8 @@ from idioteque.client import Json
 from idioteque.console.entries import text
 from idioteque.console.frame import Answer, Done, Page, Screen, Visit
 from idioteque.console.mounts import mount_of
-from idioteque.engine import describe
 from idioteque.errors import IdiotequeError, InvalidValue
-from idioteque.records import RunRecord, Status
+from idioteque.records import RunRecord, Status, describe
 
 PAGE_COUNT = 50
 STATUSES: tuple[Status, ...] = get_args(Status)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from typing import cast
+
 from idioteque.clock import Clock, SystemClock
+from idioteque.store import NewRun
 from idioteque.stores.redis.index import RunIndex
 from idioteque.stores.redis.mailbox import Mailbox
 from idioteque.stores.redis.scripts import Script, Scripts
@@ -23,6 +28,15 @@ class Calls:
         """Run a script on a run."""
         key, kept_ms = self._index.key_of(run_id), self._server.options.retention_ms
         return await self._server.run(script, key, self._now(), kept_ms, *arguments, is_repeatable=is_repeatable)
+
+    async def _entered(self, run_id: str, new: NewRun) -> Sequence[Part]:
+        """Write what is kept beside a run before it is created; return what to create it with."""
+        key, kept_ms = self._key("event", new.event_id), self._server.options.retention_ms
+        created_at_ms, event = await asyncio.gather(
+            self._index.enter(run_id, new.function_id, self._now()),
+            self._server.run(self._scripts.keep_event, key, new.event, kept_ms),
+        )
+        return [created_at_ms, new.event_id, new.function_id, cast("bytes", event), new.options]
 
     def _key(self, kind: str, name: str) -> str:
         return f"{self._server.options.prefix}:{kind}:{name}"

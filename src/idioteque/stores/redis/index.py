@@ -64,6 +64,11 @@ class RunIndex:
             header_of(run_id, cast("list[object]", values)) for run_id, values in zip(run_ids, answers, strict=True)
         ]
 
+    async def functions(self) -> Sequence[str]:
+        """Return the ids of functions that have, or had, runs."""
+        [answered] = await self._server.read([["SMEMBERS", f"{self._key}:names"]])
+        return sorted(one.decode() for one in cast("set[bytes]", answered))
+
     async def list(self, status: Status | None, function_id: str | None, limit: int, before: str | None) -> list[Dump]:
         """Return runs, the newest first; each round trip looks at a bounded number of them."""
         standing = "all" if status is None else "open" if status in ("running", "waiting") else status
@@ -101,6 +106,26 @@ class RunIndex:
     async def _aged(self, of: str, below: int, start: int, count: int) -> Sequence[str]:
         answered = await self._server.run(self._scripts.aged, self._key, of, below, start, count)
         return [one.decode() for one in cast("list[bytes]", answered)]
+
+    async def counts(self, function_id: str | None, limit: int) -> dict[Status, int]:
+        """Return how many runs have each status, up to a limit; those that are open are asked one by one."""
+        of = f":{function_id}" if function_id else ""
+        ended: tuple[Status, ...] = ("completed", "failed", "cancelled")
+        open_ids, *sizes = await self._server.read(
+            [
+                ["ZREVRANGE", f"{self._key}:open{of}", 0, 2 * limit - 1],
+                *(["ZCARD", f"{self._key}:{status}{of}"] for status in ended),
+            ]
+        )
+        found: dict[Status, int] = {"running": 0, "waiting": 0}
+        runs = [one.decode() for one in cast("list[bytes]", open_ids)]
+        for begin in range(0, len(runs), LOOK_RUNS_MAX):
+            asked = [["HGET", self.key_of(run_id), "status"] for run_id in runs[begin : begin + LOOK_RUNS_MAX]]
+            for answered in await self._server.read(asked):
+                if answered in (b"running", b"waiting"):
+                    found[cast("Status", answered.decode())] += 1
+        found |= {status: cast("int", size) for status, size in zip(ended, sizes, strict=True)}
+        return {status: min(count, limit) for status, count in found.items()}
 
     async def _mend_all_but_new(self, run_ids: Sequence[str]) -> None:
         """Mend strays, but for runs that were entered and are about to be created: who entered them goes on."""

@@ -8,6 +8,7 @@ from typing import cast
 
 from idioteque.ledger import RunRow, SeatRow, StepRow
 from idioteque.paths import path_of
+from idioteque.records import AttemptRecord, DeliveryRecord
 from idioteque.store import (
     Begun,
     Busy,
@@ -132,6 +133,29 @@ def dump_of(run_id: str, flat: Iterable[object]) -> Dump | None:
     steps = [_step(name[5:], fields) for name in fields if name.startswith("step:")]
     seats = {name[5:]: _seat(name[5:], fields) for name in fields if name.startswith("seat:")}
     return Dump(_run(run_id, fields), fields["event"], steps, seats)
+
+
+def past_of(flat: Iterable[object]) -> tuple[list[DeliveryRecord], list[AttemptRecord]]:
+    """Read the past of a run out of its whole hash: its latest deliveries, and attempts that failed, in their order."""
+    values = cast("list[bytes]", list(flat))
+    came: list[tuple[int, DeliveryRecord]] = []
+    tried: list[AttemptRecord] = []
+    for name, value in zip(values[::2], values[1::2], strict=True):
+        if name.startswith(b"came:"):
+            token, path, message_id, retried, at_ms = value.decode(errors="replace").split("\n")
+            came.append((int(token), DeliveryRecord(path_of(path), message_id, int(retried), int(at_ms))))
+        elif name.startswith(b"tried:"):
+            path_text = name.decode().removeprefix("tried:")
+            tried += [_attempt(path_text, line) for line in value.decode(errors="replace").split("\n")]
+    came.sort(key=lambda one: one[0])
+    tried.sort(key=lambda attempt: attempt.at_ms)
+    return [delivery for _, delivery in came], tried
+
+
+def _attempt(path: str, line: str) -> AttemptRecord:
+    epoch, attempt, at_ms, took, error = line.split(" ", 4)
+    took_ms = None if int(took) < 0 else int(took)
+    return AttemptRecord(path_of(path), int(epoch), int(attempt), int(at_ms), took_ms, error)
 
 
 def header_of(run_id: str, values: Sequence[object]) -> Dump | None:

@@ -6,9 +6,16 @@ import hashlib
 from dataclasses import dataclass
 from importlib import resources
 
+from idioteque.records import ATTEMPTS_KEPT, DELIVERIES_KEPT
 from idioteque.store import MAX_STRIKES, NEVER_MS, TAKEOVER_AFTER_MS
 
-NUMBERS = {"{max_strikes}": MAX_STRIKES, "{takeover_after_ms}": TAKEOVER_AFTER_MS, "{never_ms}": NEVER_MS}
+NUMBERS = {
+    "{max_strikes}": MAX_STRIKES,
+    "{takeover_after_ms}": TAKEOVER_AFTER_MS,
+    "{never_ms}": NEVER_MS,
+    "{attempts_kept}": ATTEMPTS_KEPT,
+    "{deliveries_kept}": DELIVERIES_KEPT,
+}
 ON_A_RUN = ("rows", "rules")
 ON_THE_INDEX = ("index",)
 ON_THE_MAILBOX = ("mailbox",)
@@ -41,7 +48,9 @@ class Scripts:
         self.take, self.release, self.renew, self.watch = (
             _script(name, *ON_A_RUN) for name in ("take", "release", "renew", "watch")
         )
-        self.trouble, self.cancel, self.reopen = (_script(name, *ON_A_RUN) for name in ("trouble", "cancel", "reopen"))
+        self.trouble, self.cancel, self.reopen, self.seed = (
+            _script(name, *ON_A_RUN) for name in ("trouble", "cancel", "reopen", "seed")
+        )
         self.stalled, self.forget_sent, self.purge = (
             _script(name, *ON_A_RUN) for name in ("stalled", "forget_sent", "purge")
         )
@@ -51,5 +60,7 @@ class Scripts:
         self.arrive, self.letters, self.register, self.unwatch = (
             _script(name, *ON_THE_MAILBOX) for name in ("arrive", "letters", "register", "unwatch")
         )
-        self.keep_event, self.occupy, self.latest = (_script(name) for name in ("keep_event", "occupy", "latest"))
+        self.keep_event, self.occupy, self.latest, self.took = (
+            _script(name) for name in ("keep_event", "occupy", "latest", "took")
+        )
         self.named, self.vacate, self.drop = (_script(name) for name in ("named", "vacate", "drop"))

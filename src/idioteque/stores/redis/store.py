@@ -26,14 +26,16 @@ from idioteque.store import (
     Status,
     Trouble,
     Watcher,
+    Won,
 )
 from idioteque.stores.redis import replies
+from idioteque.stores.redis.insight import RedisInsight
 from idioteque.stores.redis.old_runs import OldRuns
-from idioteque.stores.redis.replies import Reply, dump_of
+from idioteque.stores.redis.replies import Reply, dump_of, past_of
 from idioteque.stores.redis.server import Part, RedisServer
 
 
-class RedisStore(OldRuns):
+class RedisStore(OldRuns, RedisInsight):
     """A `Store` in Redis: `RedisStore("redis://user:password@host:6379/0")`, shared by any number of workers.
 
     It is as durable as the server: with `appendfsync always`, or `redis_wait_aof=1` in the URL, what was answered is on
@@ -73,8 +75,10 @@ class RedisStore(OldRuns):
         what: list[Part] = [path_text(path), int(at_most_once), *around]
         return replies.begun(Reply.of(await self._on(self._scripts.begin, lease.run_id, *_held(lease), *what)))
 
-    async def fail(self, lease: Lease, path: Path, attempts: int, due_at_ms: int, error: str) -> Failed:
-        what: list[Part] = [path_text(path), attempts, due_at_ms, error]
+    async def fail(
+        self, lease: Lease, path: Path, attempts: int, due_at_ms: int, error: str, took_ms: int | None = None
+    ) -> Failed:
+        what: list[Part] = [path_text(path), attempts, due_at_ms, error, -1 if took_ms is None else took_ms]
         return replies.failed(Reply.of(await self._on(self._scripts.fail, lease.run_id, *_held(lease), *what)))
 
     async def schedule(self, lease: Lease, path: Path, due_at_ms: int, waits_for: str | None = None) -> Scheduled:
@@ -113,7 +117,10 @@ class RedisStore(OldRuns):
 
     async def take(self, run_id: str, path: Path, event_id: str, outcome: Outcome) -> Committed:
         what: list[Part] = [path_text(path), event_id, int(outcome.ok), outcome.payload]
-        return replies.committed(Reply.of(await self._on(self._scripts.take, run_id, *what)))
+        answer = replies.committed(Reply.of(await self._on(self._scripts.take, run_id, *what)))
+        if isinstance(answer, Won):
+            await self._note_taken(event_id, run_id, path)
+        return answer
 
     async def occupy(self, name: str, run_id: str, *, until_end: bool) -> str:
         holder, since_ms, now_ms = await self._occupied(name, run_id, "")
@@ -174,7 +181,8 @@ class RedisStore(OldRuns):
     async def get(self, run_id: str) -> RunRecord | None:
         [answered] = await self._server.read([["HGETALL", self._index.key_of(run_id)]])
         dump = dump_of(run_id, cast("list[object]", answered))
-        return None if dump is None else snapshots.record(dump.run, dump.event, dump.steps)
+        past = past_of(cast("list[object]", answered))
+        return None if dump is None else snapshots.record(dump.run, dump.event, dump.steps, *past)
 
     async def list(
         self,
@@ -191,15 +199,6 @@ class RedisStore(OldRuns):
         await self._server.close()
 
     # ---- the scripts
-
-    async def _entered(self, run_id: str, new: NewRun) -> Sequence[Part]:
-        """Write what is kept beside a run before it is created; return what to create it with."""
-        key, kept_ms = self._key("event", new.event_id), self._server.options.retention_ms
-        created_at_ms, event = await asyncio.gather(
-            self._index.enter(run_id, new.function_id, self._now()),
-            self._server.run(self._scripts.keep_event, key, new.event, kept_ms),
-        )
-        return [created_at_ms, new.event_id, new.function_id, cast("bytes", event), new.options]
 
     async def _note_end(self, run_id: str, run: Reply) -> None:
         """Tell the other keys of a run's end, each time that the end is answered: function, status, times, watched."""

@@ -9,14 +9,16 @@ if not run then
   if ARGV[9] == nil then return {'unknown'} end
   run = create(9)
 end
-local refused
+local refused, holder
 if ARGV[3] == '' then
-  refused = claim(run, request, at)
+  holder, refused = run, claim(run, request, at)
 else
-  local step, seat = load(STEP, ARGV[3]), load(SEAT, ARGV[3])
-  refused = claim_step(run, step, seat, ARGV[3], request, at)
+  local step = load(STEP, ARGV[3])
+  holder = load(SEAT, ARGV[3])
+  refused = claim_step(run, step, holder, ARGV[3], request, at)
   save(step)
-  save(seat)
+  save(holder)
 end
 save(run)
+if not refused then note_delivery(holder, ARGV[3], at) end
 return refused or {'started', redis.call('HGETALL', key)}

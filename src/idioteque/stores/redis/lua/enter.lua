@@ -10,6 +10,7 @@ if not created then
   put('all', ARGV[3], created, ARGV[2])
   put('open', ARGV[3], created, ARGV[2])
   redis.call('HSET', base .. ':functions', ARGV[2], ARGV[3])
+  redis.call('SADD', base .. ':names', ARGV[3])
 end
 local over = redis.call('ZRANGEBYSCORE', base .. ':ends', '-inf', '(' .. created, 'LIMIT', 0, 10)
 return {created, over}

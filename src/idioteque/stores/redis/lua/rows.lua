@@ -108,6 +108,25 @@ local function create(first)
   return run
 end
 
+-- What people look at later, bounded: the last {deliveries_kept} deliveries that took a lease, and of each step the last
+-- {attempts_kept} attempts that failed, a line for each.
+local function note_delivery(holder, path, at)
+  local said = {holder.token, path, holder.message, holder.retried, whole(at)}
+  redis.call('HSET', key, 'came:' .. holder.token % {deliveries_kept}, table.concat(said, '\n'))
+end
+
+local function note_attempt(run, path, attempt, at, took, said)
+  local name, lines = 'tried:' .. path, {}
+  local begin = whole(run.epoch) .. ' ' .. whole(attempt) .. ' '
+  for line in string.gmatch(redis.call('HGET', key, name) or '', '[^\n]+') do
+    if string.sub(line, 1, #begin) == begin then return end
+    lines[#lines + 1] = line
+  end
+  lines[#lines + 1] = begin .. whole(at) .. ' ' .. whole(took) .. ' ' .. string.gsub(said or '', '%s+', ' ')
+  if #lines > {attempts_kept} then table.remove(lines, 1) end
+  redis.call('HSET', key, name, table.concat(lines, '\n'))
+end
+
 -- Only a run that has ended is forgotten, and only after the retention.
 local function keep_for_the_retention() redis.call('PEXPIRE', key, ARGV[2]) end
 
