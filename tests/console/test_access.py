@@ -58,12 +58,16 @@ def fill(place: Place) -> list[str]:
     place.call(f"/v2/schedules/{place.destination.url}/access", b"{}", Cron="CRON_TZ=Europe/Paris 0 4 * * *")
     end = f'{{"endpoints": [{{"name": "one", "url": "{place.destination.url}/one"}}]}}'
     place.call("/v2/topics/access/endpoints", end.encode())
+    envelope = b'{"idioteque": 1, "kind": "event", "event_id": "evt_access", "event": {"type": "access"}}'
+    event = place.publish("/mount", envelope, Retries="0")
+    until(lambda: event in visitor.get("/events").text)
     good, bad, later = (place.runs[name] for name in ("good", "bad", "later"))
-    tabs = [f"?tab={tab}" for tab in ("input", "output", "error", "attempts", "messages")]
+    tabs = [f"?tab={tab}" for tab in ("input", "output", "error", "attempts", "messages", "logs")]
     return [
         "/", "/runs", "/runs?status=failed", f"/runs/{later}",
         *(f"/runs/{run}{tab}" for run in (good, bad) for tab in ("", *tabs)),
-        "/events", "/messages", f"/messages/{seen}", "/messages/publish", "/messages/signature",
+        "/events", f"/events/{event}", "/events/new", "/messages", f"/messages/{seen}",
+        "/messages/publish", "/messages/signature",
         "/dead-letters", f"/dead-letters/{letter}", "/schedules", "/queues", "/queues/access", "/url-groups",
         "/flow-control", "/flow-control/access%2Feu", "/keys", "/system", "/system/doctor", "/nowhere",
     ]  # fmt: skip

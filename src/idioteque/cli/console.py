@@ -10,6 +10,7 @@ import socket
 import click
 
 from idioteque.cli.checkup import console_checkup
+from idioteque.cli.describing import described_in
 from idioteque.cli.pages import verifier
 from idioteque.client import usable
 from idioteque.console.app import Console
@@ -26,11 +27,20 @@ LIVE_EVERY_S = 3.0  # each look is some requests, perhaps to a service that coun
 @click.command()
 @click.option("--store", metavar="URL", help="Where the runs are kept; IDIOTEQUE_STORE by default.")
 @click.option("--mount-url", metavar="URL", help="Where runs' messages go; learnt from the log by default.")
+@click.option("--app", metavar="MODULE:WORKER", help="The worker whose events it makes forms for.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0: a free one.")
 @click.option("--prefix", default="", metavar="PATH", help="The path under which a proxy shows it, like /ops.")
 @click.option("--trust-forwarded", is_flag=True, help="Take prefix and scheme from X-Forwarded-Prefix and -Proto.")
-def console(store: str | None, mount_url: str | None, host: str, port: int, prefix: str, trust_forwarded: bool) -> None:
+def console(
+    store: str | None,
+    mount_url: str | None,
+    app: str | None,
+    host: str,
+    port: int,
+    prefix: str,
+    trust_forwarded: bool,
+) -> None:
     """Show the web pages over the QStash of QSTASH_URL and QSTASH_TOKEN; who has that token may log in.
 
     QSTASH_READONLY_TOKEN lets in those who may only look. With QSTASH_DEV=true there is no login.
@@ -43,7 +53,8 @@ def console(store: str | None, mount_url: str | None, host: str, port: int, pref
     settings = ConsoleSettings(account.url, runs_in, mount_url, prefix, trust_forwarded, dev, live_every_s=LIVE_EVERY_S)
     log_lines()
     verify = verifier(account.token, os.environ.get("QSTASH_READONLY_TOKEN"))
-    pages = Console(settings, verify, checkup=console_checkup(account.url, None, settings.store))
+    describe = None if app is None else described_in(app, {})
+    pages = Console(settings, verify, checkup=console_checkup(account.url, None, settings.store), describe=describe)
     listener = bound_socket(host, port)
     with contextlib.closing(listener):
         asyncio.run(_serve(pages, listener))

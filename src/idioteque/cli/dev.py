@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import click
 
+from idioteque.cli.describing import described_in
 from idioteque.cli.pages import with_console
 from idioteque.clock import SystemClock
 from idioteque.console.settings import ConsoleSettings
@@ -55,7 +56,9 @@ def dev(app: str, port: int, app_port: int, database: str, store: str | None, re
     log_lines()
     runs_in = store or os.environ.get("IDIOTEQUE_STORE", "").strip() or None
     beside = AppProcess(app, app_port, runs_in, reload)
-    pages = with_console(ConsoleSettings("", runs_in, None, "", False))
+    pages = with_console(
+        ConsoleSettings("", runs_in, None, "", False), lambda url: described_in(app, environment_of(url, runs_in))
+    )
     config = ServerConfig(host=HOST, port=port, database=database, dev=True)
     code = run(config, lambda line: click.echo(line), beside.together_with(pages))
     sys.stdout.flush()

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from idioteque.cli.checkup import console_checkup
 from idioteque.console.app import Console
+from idioteque.console.forms import Describe
 from idioteque.console.sessions import Role as ConsoleRole
 from idioteque.console.settings import ConsoleSettings
 from idioteque.server.app import Server
@@ -28,8 +29,11 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 SERVERS = ("/v2", "/health", "/ready", "/metrics", "/status", "/waiting", "/openapi.json")
 
 
-def with_console(settings: ConsoleSettings) -> Attach:
-    """Return what puts a console in front of a server: the API stays where it is, every other path is the console's."""
+def with_console(settings: ConsoleSettings, describe: Callable[[str], Describe] | None = None) -> Attach:
+    """Return what puts a console in front of a server: the API stays where it is, every other path is the console's.
+
+    `describe` returns, for the server's URL, what tells of the worker whose runs are shown.
+    """
 
     @asynccontextmanager
     async def attach(server: Server, url: str) -> AsyncGenerator[Attached, None]:
@@ -44,7 +48,8 @@ def with_console(settings: ConsoleSettings) -> Attach:
 
         inside = InsideTransport(server.app, url)
         checkup = console_checkup(url, inside, own.store)
-        console = Console(own, verify, transport=inside, clock=server.clock, checkup=checkup)
+        worker = None if describe is None else describe(url)
+        console = Console(own, verify, transport=inside, clock=server.clock, checkup=checkup, describe=worker)
 
         async def front(scope: Scope, receive: Receive, send: Send) -> None:
             await (server.app if _is_servers(scope) else console)(scope, receive, send)

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from idioteque.cli.describing import described_in
 from idioteque.cli.pages import with_console
 from idioteque.console.settings import ConsoleSettings
 from idioteque.server.config import ServerConfig, with_settings
@@ -50,6 +51,7 @@ DEFAULTS = ServerConfig()
 @click.option(
     "--mount-url", metavar="URL", help="Where the console sends runs' messages; learnt from the log by default."
 )
+@click.option("--app", metavar="MODULE:WORKER", help="The worker whose events the console makes forms for.")
 @click.option("--console-prefix", default="", metavar="PATH", help="The path under which a proxy shows the console.")
 @click.option("--trust-forwarded", is_flag=True, help="Let the proxy say it: X-Forwarded-Prefix and -Proto.")
 @click.option(
@@ -67,6 +69,7 @@ def serve(
     settings: tuple[str, ...],
     store: str | None,
     mount_url: str | None,
+    app: str | None,
     console_prefix: str,
     trust_forwarded: bool,
     log_format: LogFormat,
@@ -91,7 +94,12 @@ def serve(
     for network in allow_private:
         click.echo(f"destinations in {network} are reached although they are not public")
     runs_in = store or os.environ.get("IDIOTEQUE_STORE") or None
+    describe = None if app is None else described_in(app, {})
     pages = ConsoleSettings("", runs_in, mount_url, console_prefix, trust_forwarded)
-    code = run(config, lambda line: click.echo(line), None if no_console else with_console(pages))
+    code = run(
+        config,
+        lambda line: click.echo(line),
+        None if no_console else with_console(pages, describe and (lambda _: describe)),
+    )
     sys.stdout.flush()
     raise SystemExit(code)

@@ -18,6 +18,7 @@ from idioteque.console.assets import ASSETS, asset
 from idioteque.console.audit import Audit
 from idioteque.console.checkup import Checkup
 from idioteque.console.desk import RunsDesk
+from idioteque.console.forms import Describe
 from idioteque.console.frame import (
     Done,
     FormRefused,
@@ -73,7 +74,7 @@ class Console:
     """The pages over one QStash and, if it is named, one store of runs.
 
     `verify` says what a token allows. `transport` reaches the API at `settings.api_url`; the console closes both it
-    and the store. `checkup` is the doctor, if there is one.
+    and the store. `checkup` is the doctor, if there is one, and `describe` tells of the worker, if one was named.
     """
 
     def __init__(
@@ -84,13 +85,14 @@ class Console:
         transport: HttpTransport | None = None,
         clock: Clock | None = None,
         checkup: Checkup | None = None,
+        describe: Describe | None = None,
     ) -> None:
         clock = clock or SystemClock()
         transport = transport or PooledTransport()
         runs = None
         if settings.store is not None:
             runs = RunsDesk(open_store(settings.store, clock), clock, transport, settings.api_url)
-        self.services = Services(settings, clock, transport, runs, Audit(clock), checkup)
+        self.services = Services(settings, clock, transport, runs, Audit(clock), checkup, describe)
         self._settings = settings
         self._sheet = Sheet(self.services)
         self._doorkeeper = Doorkeeper(self.services, verify, self._sheet)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from idioteque.clock import Clock
@@ -15,10 +15,13 @@ from idioteque.errors import ConfigurationError
 from idioteque.events import EventsSchema
 from idioteque.function import run_id
 from idioteque.ids import checked_id, new_id
+from idioteque.insight import Effects, insight_of
 from idioteque.runs import Runs
 from idioteque.store import RunRecord, Status, Store
 from idioteque.transport import HttpTransport
 
+COUNT_MAX = 10_000
+FUNCTIONS_MAX = 200
 NO_MOUNT = (
     "a message has to be sent to the mount, and its URL is not known: start the console with --mount-url, "
     "or wait until a message of this run stands in the log"
@@ -47,6 +50,29 @@ class RunsDesk:
             status=status, function_id=function_id, limit=limit + 1, before=before and checked_id(before, "cursor")
         )
         return found[:limit], found[limit - 1].run_id if len(found) > limit else None
+
+    async def by_id(self, wanted: str) -> Sequence[RunRecord]:
+        """Return the run of this id, or those that the event of this id started, as far as the store tells."""
+        run = await self.store.get(checked_id(wanted, "id"))
+        if run is not None:
+            return [run]
+        [effects] = await self.effects([wanted])
+        return () if effects is None else effects.runs
+
+    async def counts(self, function_id: str | None) -> Mapping[Status, int]:
+        """Return how many runs have each status, up to `COUNT_MAX`; nothing when the store does not tell."""
+        look = insight_of(self.store)
+        return {} if look is None else await look.counts(function_id, COUNT_MAX)
+
+    async def functions(self) -> Sequence[str]:
+        """Return the ids of functions that have runs, as far as the store tells."""
+        look = insight_of(self.store)
+        return () if look is None else await look.functions(FUNCTIONS_MAX)
+
+    async def effects(self, event_ids: Sequence[str]) -> Sequence[Effects | None]:
+        """Return what each of these events set going, None where the store does not tell."""
+        look = insight_of(self.store)
+        return [None] * len(event_ids) if look is None else await look.effects(event_ids)
 
     def runs(self, mount_url: str | None = None, token: str = "") -> Runs:
         """Return the library's view of the runs; without a mount it can send nothing."""

@@ -7,7 +7,7 @@ import binascii
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from idioteque.client import Json
@@ -17,6 +17,8 @@ from idioteque.function import run_id
 
 _DIGITS = re.compile(r"[0-9a-f]{8,}|\d+", re.IGNORECASE)
 FINGERPRINT_LENGTH_MAX = 120
+ATTEMPT_ENDS = ("DELIVERED", "ERROR", "FAILED")
+REDACTED = "REDACTED:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class Entry:
     labels: tuple[str, ...]
     response: Payload
     response_headers: tuple[tuple[str, str], ...]
+    took_ms: int | None = None
+    """How long the attempt took that ended in this state, as far as the log before it tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,20 @@ def entry_of(row: Json, chars_max: int) -> Entry:
         response=payload(unpacked(row, "responseBody"), chars_max),
         response_headers=headers_of(row, "responseHeader"),
     )
+
+
+def timeline(rows: Sequence[Json], chars_max: int) -> tuple[Entry, ...]:
+    """Read the entries of one message, the earliest first, and tell how long each attempt took."""
+    entries: list[Entry] = []
+    began_ms: int | None = None
+    for row in rows:
+        entry = entry_of(row, chars_max)
+        if entry.state == "ACTIVE":
+            began_ms = entry.at_ms
+        elif entry.state in ATTEMPT_ENDS and began_ms is not None:
+            entry, began_ms = replace(entry, took_ms=max(0, entry.at_ms - began_ms)), None
+        entries.append(entry)
+    return tuple(entries)
 
 
 def payload(body: bytes, chars_max: int) -> Payload:
@@ -173,3 +191,32 @@ def forwarded(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
         for name, value in headers
         if not name.lower().startswith("upstash-")
     ]
+
+
+def republishing(row: Json) -> list[tuple[str, str]]:
+    """Return the headers that publish a message of the log, or a dead letter, again with all that it was sent with.
+
+    It waits in no queue and comes from no schedule. Raise `InvalidValue` when a part of it was redacted.
+    """
+    own = headers_of(row, "header")
+    if text(row, "body").startswith(REDACTED) or any(value.startswith(REDACTED) for _, value in own):
+        raise InvalidValue(
+            "a part of this message was redacted when it was published: it cannot be sent again from here"
+        )
+    headers = [*forwarded(own), ("Upstash-Method", text(row, "method") or "POST")]
+    named = (("maxRetries", "Retries"), ("retryDelayExpression", "Retry-Delay"), ("flowControlKey", "Flow-Control-Key"))
+    headers += [(f"Upstash-{name}", text(row, field)) for field, name in named if text(row, field)]
+    if number(row, "timeout"):
+        headers.append(("Upstash-Timeout", f"{number(row, 'timeout') / 1000:g}s"))
+    labels = [str(label) for label in items(row, "labels")] or [text(row, "label")]
+    if any(labels):
+        headers.append(("Upstash-Label", ",".join(labels)))
+    limits = [f"{name}={number(row, name)}" for name in ("parallelism", "rate", "period") if number(row, name)]
+    if text(row, "flowControlKey") and limits:
+        headers.append(("Upstash-Flow-Control-Value", ", ".join(limits)))
+    for field, name in (("callback", "Callback"), ("failureCallback", "Failure-Callback")):
+        if text(row, field):
+            sent = headers_of(row, f"{field}Headers") or headers_of(row, f"{field}Header")
+            headers.append((f"Upstash-{name}", text(row, field)))
+            headers += [(f"Upstash-{name}-{key.removeprefix('Upstash-')}", value) for key, value in sent]
+    return headers

@@ -14,6 +14,7 @@ from idioteque.clock import Clock
 from idioteque.console.audit import Audit
 from idioteque.console.checkup import Checkup
 from idioteque.console.desk import RunsDesk
+from idioteque.console.forms import Describe
 from idioteque.console.sessions import Session
 from idioteque.console.settings import ConsoleSettings
 from idioteque.environment import Account
@@ -37,7 +38,7 @@ class FormRefused(IdiotequeError):
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the screens work with; `runs` is None when no store of runs was named, `checkup` when there is no doctor."""
+    """What the screens work with; None where no store of runs was named, there is no doctor, or no worker was named."""
 
     settings: ConsoleSettings
     clock: Clock
@@ -45,6 +46,7 @@ class Services:
     runs: RunsDesk | None
     audit: Audit
     checkup: Checkup | None = None
+    describe: Describe | None = None
 
 
 @dataclass(frozen=True, slots=True)

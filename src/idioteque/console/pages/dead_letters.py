@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from idioteque.client import BULK_COUNT_MAX, Json
+from idioteque.client import BULK_COUNT_MAX, PAGE_COUNT_MAX, Json, Query
 from idioteque.console.entries import (
     Carried,
     Payload,
@@ -16,12 +16,14 @@ from idioteque.console.entries import (
     number,
     payload,
     plain_body,
+    republishing,
     text,
 )
 from idioteque.console.frame import Answer, Done, Page, Screen, Visit
 from idioteque.errors import InvalidValue
 
-PAGE_COUNT = 100
+GROUPED_MAX = 500
+FILTERS = ("url", "label", "queueName", "topicName", "scheduleId", "responseStatus", "messageId")
 SAMPLE_CHARS_MAX = 400
 VERBS = ("retry", "delete")
 
@@ -56,6 +58,7 @@ class LettersView:
 
     groups: tuple[Group, ...]
     count: int
+    filters: dict[str, str]
     next: str | None
 
 
@@ -89,14 +92,27 @@ def letter_of(row: Json) -> Letter:
 
 
 async def list_letters(visit: Visit) -> Answer:
-    page = await visit.api.dead_letters([("order", "latestFirst")], visit.asked("cursor") or None, PAGE_COUNT)
+    filters = {name: visit.asked(name) for name in FILTERS if visit.asked(name)}
+    rows, cursor = await _rows(visit, [("order", "latestFirst"), *filters.items()])
     groups: dict[str, list[tuple[Letter, Json]]] = {}
-    for row in page.entries:
+    for row in rows:
         letter = letter_of(row)
         groups.setdefault(letter.fingerprint, []).append((letter, row))
     found = [_group(mark, members) for mark, members in groups.items()]
     found.sort(key=lambda group: -len(group.letters))
-    return Page("dead_letters.html", LettersView(tuple(found), len(page.entries), page.cursor))
+    return Page("dead_letters.html", LettersView(tuple(found), len(rows), filters, cursor))
+
+
+async def _rows(visit: Visit, query: Query) -> tuple[list[Json], str | None]:
+    """Return so many dead letters that groups tell something, and the cursor of those that follow."""
+    rows: list[Json] = []
+    cursor = visit.asked("cursor") or None
+    while len(rows) < GROUPED_MAX:
+        page = await visit.api.dead_letters(query, cursor, PAGE_COUNT_MAX)
+        rows, cursor = rows + page.entries, page.cursor
+        if cursor is None:
+            break
+    return rows, cursor
 
 
 def _group(mark: str, members: list[tuple[Letter, Json]]) -> Group:
@@ -139,7 +155,7 @@ async def change_many(visit: Visit) -> Answer:
 async def edit_and_retry(visit: Visit) -> Answer:
     """Publish a dead letter's message with another body, then delete the letter."""
     row = await visit.api.dead_letter(visit.path["id"])
-    headers = [*forwarded(headers_of(row, "header")), ("Upstash-Method", text(row, "method") or "POST")]
+    headers = republishing(row)
     url = visit.given("url").strip() or text(row, "url")
     accepted = await visit.api.publish(url, headers, visit.given("body").encode())
     await visit.api.delete_dead_letters([visit.path["id"]])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from starlette.responses import Response
 
-from idioteque.client import ApiRefusal
+from idioteque.client import ApiRefusal, Json
 from idioteque.console.entries import (
     Carried,
     Entry,
@@ -19,7 +20,9 @@ from idioteque.console.entries import (
     forwarded,
     headers_of,
     payload,
+    republishing,
     text,
+    timeline,
     unpacked,
 )
 from idioteque.console.frame import Answer, Done, NotShown, Page, Screen, Visit
@@ -28,7 +31,10 @@ from idioteque.signing import verify
 
 PAGE_COUNT = 50
 TIMELINE_MAX = 1000
-FILTERS = ("state", "url", "host", "queueName", "scheduleId", "topicName", "flowControlKey", "label", "messageId")
+FILTERS = ("state", "url", "host", "path", "label", "queueName", "topicName", "scheduleId", "flowControlKey",
+           "messageId", "callerIp", "fromDate", "toDate")  # fmt: skip
+"""The API's own filters of its log, by their names there; dates are milliseconds, or ISO 8601 in UTC."""
+DATES = ("fromDate", "toDate")
 ENDED = ("DELIVERED", "FAILED", "CANCELED")
 STATES = ("CREATED", "ACTIVE", "DELIVERED", "ERROR", "RETRY", "FAILED", "CANCEL_REQUESTED", "CANCELED")
 
@@ -73,9 +79,21 @@ class SignatureView:
 
 async def list_messages(visit: Visit) -> Answer:
     filters = {name: visit.asked(name) for name in FILTERS if visit.asked(name)}
-    page = await visit.api.events(list(filters.items()), visit.asked("cursor") or None, PAGE_COUNT)
+    asked = [(name, _date(value) if name in DATES else value) for name, value in filters.items()]
+    page = await visit.api.events(asked, visit.asked("cursor") or None, PAGE_COUNT)
     entries = tuple(entry_of(row, 200) for row in page.entries)
     return Page("messages.html", MessagesView(entries, filters, STATES, page.cursor))
+
+
+def _date(value: str) -> str:
+    """Return a moment in milliseconds, as the API wants it; without a zone it is in UTC."""
+    if value.isascii() and value.isdigit():
+        return value
+    try:
+        at = datetime.fromisoformat(value)
+    except ValueError:
+        raise InvalidValue(f"{value[:40]!r} is no moment: write 2026-01-31T12:00, or milliseconds") from None
+    return str(round(at.replace(tzinfo=at.tzinfo or UTC).timestamp() * 1000))
 
 
 async def show_message(visit: Visit) -> Answer:
@@ -86,7 +104,7 @@ async def show_message(visit: Visit) -> Answer:
     last = page.entries[-1]
     body = unpacked(last, "body")
     headers = headers_of(last, "header")
-    entries = tuple(entry_of(row, chars_max) for row in page.entries)
+    entries = timeline(page.entries, chars_max)
     state = entries[-1].state
     named = ("queueName", "topicName", "endpointName", "scheduleId", "flowControlKey", "callback", "failureCallback",
              "maxRetries", "retryDelayExpression", "callerIP")  # fmt: skip
@@ -123,13 +141,33 @@ async def cancel_message(visit: Visit) -> Answer:
 
 
 async def send_again(visit: Visit) -> Answer:
-    """Publish a message like this one, now."""
+    """Publish a message like this one, with its options, now."""
+    row = await _last(visit)
+    return await _published(visit, text(row, "url"), republishing(row), unpacked(row, "body"))
+
+
+async def retry_now(visit: Visit) -> Answer:
+    """Send a message that waits for its next attempt at once, as a new message, and cancel the one that waits.
+
+    In this order, so that nothing is lost between the two; what is under way meanwhile may arrive twice.
+    """
+    row = await _last(visit)
+    if text(row, "state") in ENDED:
+        raise InvalidValue("the message is over; send it again instead")
+    done = await _published(visit, text(row, "url"), republishing(row), unpacked(row, "body"))
+    try:
+        await visit.api.cancel(visit.path["id"])
+    except ApiRefusal as refusal:
+        if refusal.status != 404:  # it has just been delivered, or has just failed
+            raise
+    return replace(done, text=f"{done.text} in place of this one")
+
+
+async def _last(visit: Visit) -> Json:
     page = await visit.api.events([("messageId", visit.path["id"])], count=1)
     if not page.entries:
         raise NotShown("nothing is known of this message")
-    row = page.entries[0]
-    headers = [*forwarded(headers_of(row, "header")), ("Upstash-Method", text(row, "method") or "POST")]
-    return await _published(visit, text(row, "url"), headers, unpacked(row, "body"))
+    return page.entries[0]
 
 
 async def show_publish(visit: Visit) -> Answer:
@@ -191,4 +229,5 @@ screens = (
     Screen("/messages/{id}/raw", download),
     Screen("/messages/{id}/cancel", cancel_message, act="message.cancel"),
     Screen("/messages/{id}/again", send_again, act="message.again"),
+    Screen("/messages/{id}/retry", retry_now, act="message.retry-now"),
 )

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from starlette.responses import Response
 
-from idioteque.console.entries import Entry, Payload, curl, entry_of, payload
+from idioteque.console.entries import Payload, curl, payload
 from idioteque.console.frame import Answer, Done, NotShown, Page, Screen, Visit
+from idioteque.console.history import AttemptLine, JournalLine, attempt_lines, journal
 from idioteque.console.mounts import mount_of
 from idioteque.console.pages.runs import RunLine, change, line_of
 from idioteque.console.rendering import pretty
+from idioteque.console.traffic import MESSAGES_MAX, Delivery, deliveries_of
 from idioteque.console.waterfall import Waterfall, waterfall
-from idioteque.errors import IdiotequeError, InvalidValue, RunUnknown
+from idioteque.errors import InvalidValue, RunUnknown
 from idioteque.paths import path_text
 from idioteque.payloads import unpacked
 from idioteque.records import RunRecord, described
+from idioteque.rerun import ORIGIN
 
-TABS = ("summary", "input", "output", "error", "attempts", "messages")
-MESSAGES_MAX = 50
+TABS = ("summary", "input", "output", "error", "attempts", "messages", "logs")
+ENDED = ("completed", "failed", "cancelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,32 +47,30 @@ class Failing:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """A delivery that was at work on the run, with what the log knows of its message."""
-
-    message_id: str
-    step: str
-    retried: int
-    at_ms: int
-    entries: tuple[Entry, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class RunView:
-    """A run with all that its tabs show."""
+    """A run with all that its tabs show; `origin` is the run and the step that it goes on from, if it does.
+
+    `deliveries` and `journal` are read for their tabs alone. `steps` can be resumed from.
+    """
 
     run: RunLine
     tab: str
+    tabs: tuple[str, ...]
     why: Reason | None
     waterfall: Waterfall
     input: Payload
     output: Payload | None
     errors: tuple[Failing, ...]
+    attempts: tuple[AttemptLine, ...]
     deliveries: tuple[Delivery, ...]
+    journal: tuple[JournalLine, ...]
+    steps: tuple[str, ...]
+    origin: tuple[str, str] | None
     mount_url: str
     curl: str
     pytest: str
     finished_at_ms: int | None
+    messages_max: int = MESSAGES_MAX
 
 
 async def show_run(visit: Visit) -> Answer:
@@ -78,12 +78,7 @@ async def show_run(visit: Visit) -> Answer:
     tab = visit.asked("tab") or "summary"
     if tab not in TABS:
         raise InvalidValue(f"there is no tab {tab[:40]!r}")
-    reason = await visit.runs.runs().why(record.run_id) if record.status in ("running", "waiting") else None
-    why = None
-    if reason is not None:
-        until_ms = None if reason.until is None else round(reason.until.timestamp() * 1000)
-        why = Reason(reason.cause, reason.text, until_ms)
-    deliveries = await _deliveries(visit, record) if tab == "messages" else ()
+    deliveries = await deliveries_of(visit, record) if tab in ("messages", "logs") else ()
     mount_url = await mount_of(visit, record) or ""
     chars_max = visit.services.settings.shown_chars_max
     output = None
@@ -92,12 +87,17 @@ async def show_run(visit: Visit) -> Answer:
     view = RunView(
         run=line_of(record),
         tab=tab,
-        why=why,
+        tabs=TABS,
+        why=await _reason(visit, record),
         waterfall=waterfall(record, visit.now_ms),
         input=payload(pretty(record.event).encode(), chars_max),
         output=output,
         errors=tuple(_errors(record)),
+        attempts=attempt_lines(record),
         deliveries=deliveries,
+        journal=journal(record, deliveries) if tab == "logs" else (),
+        steps=tuple(path_text(step.path) for step in record.steps) if record.status in ENDED else (),
+        origin=_origin(record),
         mount_url=mount_url,
         curl=curl(visit.services.settings.api_url, mount_url or "https://YOUR-MOUNT", _JSON, record.event),
         pytest=pytest_case(record),
@@ -109,21 +109,46 @@ async def show_run(visit: Visit) -> Answer:
 _JSON = (("Content-Type", "application/json"),)
 
 
+async def _reason(visit: Visit, record: RunRecord) -> Reason | None:
+    if record.status in ENDED:
+        return None
+    mount_url = await mount_of(visit, record)
+    found = await visit.runs.runs(mount_url, visit.session.token).why(record.run_id)
+    if found is None:  # it has ended meanwhile
+        return None
+    return Reason(found.cause, found.text, None if found.until is None else round(found.until.timestamp() * 1000))
+
+
+def _origin(record: RunRecord) -> tuple[str, str] | None:
+    options: dict[str, Any] = json.loads(record.options)
+    match options.get(ORIGIN):
+        case [str(run_id), str(step)]:
+            return run_id, step
+        case _:
+            return None
+
+
 def pytest_case(record: RunRecord) -> str:
     """Return a test that runs the function on this run's event, as it stands."""
     name = "".join(c if c.isascii() and c.isalnum() else "_" for c in record.function_id)
     event = repr(cast(object, json.loads(record.event)))
     wanted = "completed" if record.status != "failed" else "failed"
+    start = f"h.tick({record.function_id!r})" if record.event_id.startswith("tick_") else "h.publish(event)"
     return (
         "from idioteque.testing import harness\n\n"
         "from your_app import worker\n\n\n"
-        f"async def test_{name}_as_in_{record.run_id}() -> None:\n"
+        f"async def test_{name}_as_in_{_identifier(record.run_id)}() -> None:\n"
         f"    event = {event}\n"
         "    async with harness(worker) as h:\n"
-        "        published = await h.publish(event)\n"
+        f"        published = await {start}\n"
+        "        await h.finish()\n"
         f"        run = await worker.runs.get(published.run_id({record.function_id!r}))\n"
         f"    assert run is not None and run.status == {wanted!r}, run\n"
     )
+
+
+def _identifier(text: str) -> str:
+    return "".join(c if c.isascii() and c.isalnum() else "_" for c in text)
 
 
 def _errors(record: RunRecord) -> Sequence[Failing]:
@@ -144,24 +169,6 @@ def _errors(record: RunRecord) -> Sequence[Failing]:
 def _failing(where: str, recorded: bytes) -> Failing:
     error = described(recorded)
     return Failing(where, str(error["type"]), str(error["message"]), str(error.get("traceback", "")))
-
-
-async def _deliveries(visit: Visit, record: RunRecord) -> tuple[Delivery, ...]:
-    chars_max = visit.services.settings.shown_chars_max
-
-    async def entries(message_id: str) -> tuple[Entry, ...]:
-        try:
-            page = await visit.api.events([("messageId", message_id), ("order", "earliestFirst")])
-        except IdiotequeError:
-            return ()
-        return tuple(entry_of(row, chars_max) for row in page.entries)
-
-    shown = record.deliveries[-MESSAGES_MAX:]
-    found = await asyncio.gather(*(entries(one.message_id) for one in shown))
-    return tuple(
-        Delivery(one.message_id, path_text(one.path), one.retried, one.at_ms, said)
-        for one, said in zip(shown, found, strict=True)
-    )
 
 
 async def download(visit: Visit) -> Answer:
@@ -200,6 +207,17 @@ async def run_anew(visit: Visit) -> Answer:
     return Done(f"run {started} is on its way", f"/runs/{record.run_id}", target=f"{record.run_id} -> {started}")
 
 
+async def resume_run(visit: Visit) -> Answer:
+    """Run the function again from a step on, as a new run with the results of what had ended before."""
+    record, step = await _record(visit), visit.given("step")
+    mount_url = await mount_of(visit, record)
+    if mount_url is None:
+        visit.runs.refuse_to_send()
+    again = await visit.runs.runs(mount_url, visit.session.token).resume(record.run_id, step)
+    said = f"run {again} goes on from {step}"
+    return Done(said, f"/runs/{again}", target=f"{record.run_id} from {step} -> {again}")
+
+
 async def _record(visit: Visit) -> RunRecord:
     record = await visit.runs.record(visit.path["id"])
     if record is None:
@@ -211,6 +229,7 @@ screens = (
     Screen("/runs/{id}", show_run),
     Screen("/runs/{id}/cancel", cancel_run, act="run.cancel"),
     Screen("/runs/{id}/retry", retry_run, act="run.retry"),
+    Screen("/runs/{id}/resume", resume_run, act="run.resume"),
     Screen("/runs/{id}/again", run_anew, act="run.again"),
     Screen("/runs/{id}/raw/{what}", download),
 )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import cast, get_args
 
 from idioteque.client import Json
+from idioteque.console.desk import COUNT_MAX
 from idioteque.console.entries import text
 from idioteque.console.frame import Answer, Done, Page, Screen, Visit
 from idioteque.console.mounts import mount_of
@@ -33,16 +34,33 @@ class RunLine:
     created_at_ms: int
     duration_ms: int | None
     attempts: int
+    messages: int
     error: str
 
 
 @dataclass(frozen=True, slots=True)
+class Count:
+    """How many runs have a status; at the limit of counting, `is_more` says that there may be more."""
+
+    status: Status
+    count: int
+    is_more: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RunsView:
-    """A page of runs; `next` is the cursor of the following one, None on the last."""
+    """A page of runs; `next` is the cursor of the following one, None on the last.
+
+    `counts` has how many runs have each status, of the function or of all; none where the store does not tell.
+    `id` is the run or the event that was asked for by its id, in place of the filters.
+    """
 
     runs: tuple[RunLine, ...]
     status: str
     function: str
+    id: str
+    counts: tuple[Count, ...]
+    functions: tuple[str, ...]
     next: str | None
     has_store: bool
 
@@ -66,7 +84,7 @@ def line_of(record: RunRecord) -> RunLine:
     duration_ms = None if record.finished_at_ms is None else max(0, record.finished_at_ms - record.created_at_ms)
     return RunLine(
         record.run_id, record.function_id, record.event_id, event_type(record.event), record.status,
-        record.created_at_ms, duration_ms, record.attempts, error,
+        record.created_at_ms, duration_ms, record.attempts, record.messages, error,
     )  # fmt: skip
 
 
@@ -86,10 +104,18 @@ def _status(name: str) -> Status | None:
 async def list_runs(visit: Visit) -> Answer:
     status, function = _status(visit.asked("status")), visit.asked("function")
     if visit.services.runs is None:
-        return Page("runs.html", RunsView((), "", "", None, has_store=False))
-    found, cursor = await visit.runs.page(status, function or None, PAGE_COUNT, visit.asked("cursor") or None)
+        return Page("runs.html", RunsView((), "", "", "", (), (), None, has_store=False))
+    wanted = visit.asked("id")
+    counts = tuple(
+        Count(each, count, count >= COUNT_MAX) for each, count in (await visit.runs.counts(function or None)).items()
+    )
+    functions = tuple(await visit.runs.functions())
+    if wanted:
+        found, cursor = await visit.runs.by_id(wanted), None
+    else:
+        found, cursor = await visit.runs.page(status, function or None, PAGE_COUNT, visit.asked("cursor") or None)
     lines = tuple(line_of(record) for record in found)
-    return Page("runs.html", RunsView(lines, status or "", function, cursor, has_store=True))
+    return Page("runs.html", RunsView(lines, status or "", function, wanted, counts, functions, cursor, has_store=True))
 
 
 async def count_bulk(visit: Visit) -> Answer:

@@ -24,7 +24,8 @@ document.addEventListener("click", async (event) => {
 
 document.addEventListener("change", (event) => {
   if (!event.target.matches("[data-all]")) return;
-  for (const box of event.target.form.querySelectorAll('input[name="id"]')) box.checked = event.target.checked;
+  const within = event.target.closest("section") ?? event.target.form; // of one group, or of all
+  for (const box of within.querySelectorAll('input[name="id"], [data-all]')) box.checked = event.target.checked;
 });
 
 const nav = document.querySelector('nav[aria-label="Screens"]');
