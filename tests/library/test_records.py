@@ -12,6 +12,7 @@ from idioteque import Context, InlineDispatcher, Worker
 from idioteque.database import Transaction, open_database
 from idioteque.paths import BODY
 from idioteque.stores import SqlStore
+from idioteque.stores.insight import COUNT, COUNT_OF_ONE, FUNCTIONS, STARTED, WOKE
 from idioteque.stores.tables import listing
 
 
@@ -97,4 +98,30 @@ async def test_in_postgresql_too(postgres_url: str, asked: dict[str, str], index
     plan = await database.read(explain)
     assert any(f"using {index} on" in line for line in plan), plan
     assert not any(word in line for line in plan for word in ("Sort", "Filter:", "Seq Scan")), plan
+    await store.close()
+
+
+LOOKS = pytest.mark.parametrize(
+    ("query", "asked", "index"),
+    [
+        (COUNT, ["status", "limit"], "runs_by_status"),
+        (COUNT_OF_ONE, ["function_id", "status", "limit"], "runs_by_both"),
+        (FUNCTIONS, ["limit"], "runs_by_function"),
+        (STARTED, ["event_id", "limit"], "runs_by_event"),
+        (WOKE, ["event_id", "limit"], "steps_by_taken"),
+    ],
+)
+
+
+@LOOKS
+async def test_what_is_told_of_many_runs_is_searched_in_an_index(query: str, asked: list[str], index: str) -> None:
+    database = open_database("sqlite://:memory:", threads=False)
+    store = SqlStore(database)
+    await store.list(limit=1)
+    wanted = {name: 10 if name == "limit" else "x" for name in asked}
+    plan = await database.read(lambda tx: tx.execute(f"EXPLAIN QUERY PLAN {query}", wanted))
+    steps = [str(row[3]) for row in plan]
+    assert any("SEARCH" in step and index in step for step in steps), steps
+    tables = ("SCAN runs", "SCAN steps", "SCAN r ", "SCAN s ")
+    assert not any(step.startswith(tables) and "USING" not in step for step in steps), steps
     await store.close()
