@@ -109,6 +109,7 @@ class InlinePass:
         """
 
         async def begun() -> object:
+            current.set(None)  # a step may have begun this delivery, as its dispatcher's message
             self.began_in = copy_context()
             return await body()
 

@@ -329,8 +329,8 @@ class Step(Scope):
             self.owner.turn.release()
 
 
-current: contextvars.ContextVar[Step] = contextvars.ContextVar("idioteque-step")
-"""Set around a step's callable only, and copied into the tasks and threads that it starts."""
+current: contextvars.ContextVar[Step | None] = contextvars.ContextVar("idioteque-step")
+"""Set around a step's callable, and copied into the tasks and threads that it starts; None in the body."""
 
 
 class Sleep(Step):

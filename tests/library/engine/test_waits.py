@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, Field
 
-from idioteque import Context, Retry, RunFailed, StepFailed
+from idioteque import Context, Retry, RetryAfter, RunFailed, StepFailed
 from tests.library.engine.rig import STORES, Order, Rig
 
 ONCE = Retry(max_attempts=1)
@@ -92,6 +92,24 @@ async def test_an_event_that_came_before_the_wait_is_not_lost(rig: Rig) -> None:
     gate.set()
 
     assert await result(rig, published.run_id("f")) == 7
+
+
+async def test_a_step_may_publish_the_event_that_its_own_run_waits_for(rig: Rig) -> None:
+    """Its dispatcher may deliver the event in a task that the step began: that delivery is none of the step's."""
+
+    @rig.worker.function("f", on=Order)
+    async def f(event: Order, ctx: Context) -> list[Any]:
+        async def pay() -> str:
+            await rig.worker.publish(Paid(order_id="1"))
+            if rig.effects["pay"]:
+                return "paid"
+            rig.effects["pay"] += 1
+            raise RetryAfter(60)
+
+        return await asyncio.gather(ctx.wait_for_event("paid", Paid), ctx.execute("pay", pay))
+
+    paid, published = await result(rig, await start(rig))
+    assert (paid["order_id"], published) == ("1", "paid")
 
 
 async def test_an_event_from_before_the_run_began_does_not_count(rig: Rig) -> None:
