@@ -198,7 +198,7 @@ def commit_step(run: RunRow, step: StepRow, holder: Holder, token: int, outcome:
     """Record the outcome of a step that ran in place, under the lease of the body or of an enclosing step."""
     held = holder.is_held_by(token)
     if step.outcome is not None or not run.is_open:
-        return Lost(step.outcome, held)
+        return Lost(step.outcome, held, seq=step.seq)
     if not outcome.ok and _is_overtaken(run, holder, token, now_ms):
         return Stale()
     _record(run, step, outcome, now_ms)
@@ -210,7 +210,7 @@ def commit_seat(run: RunRow, step: StepRow, seat: SeatRow, token: int, outcome: 
     """Record the outcome of a step that ran in a delivery of its own; the first such step since the body was claimed
     owes it a wake."""
     if step.outcome is not None or not run.is_open:
-        return Lost(step.outcome, held=False, wake=seat.wake)
+        return Lost(step.outcome, held=False, wake=seat.wake, seq=step.seq)
     if not outcome.ok and _is_overtaken(run, seat, token, now_ms):
         return Stale()
     _record(run, step, outcome, now_ms)
@@ -225,12 +225,12 @@ def commit_seat(run: RunRow, step: StepRow, seat: SeatRow, token: int, outcome: 
 def take(run: RunRow, step: StepRow, event_id: str, outcome: Outcome, is_taken: bool, now_ms: int) -> Committed:
     """Record what came from elsewhere as the outcome of a step that waited for it; one run takes an event once."""
     if step.outcome is not None or not run.is_open:
-        return Lost(step.outcome, held=False)
+        return Lost(step.outcome, held=False, seq=step.seq)
     if is_taken:
         return Stale()
     step.taken = event_id
     _record(run, step, outcome, now_ms)
-    return Won(held=False)
+    return Won(held=False, seq=step.seq)
 
 
 def commit_body(run: RunRow, token: int, outcome: Outcome, now_ms: int) -> Committed:

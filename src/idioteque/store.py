@@ -164,7 +164,7 @@ class Started:
 @dataclass(frozen=True, slots=True)
 class Won:
     """The outcome was recorded; `held`: the token still holds the lease. `wake` is the generation of the wake that the
-    body is owed for a step with a delivery of its own, 0 when none; `seq` the place in the history, 0 if unsaid."""
+    body is owed for a step with a delivery of its own, 0 when none; `seq` a step's place in the history."""
 
     held: bool
     wake: int = 0
@@ -173,11 +173,13 @@ class Won:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Another outcome was recorded before (None: the run has ended without this step); go on with that one."""
+    """Another outcome was recorded before (None: the run has ended without this step), at the place `seq` in the
+    history; go on with that one."""
 
     outcome: Outcome | None
     held: bool
     wake: int = 0
+    seq: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,8 +192,9 @@ class Delivery:
         self.running.heard.append(owner)
         known = 0 if inside else self.memory.remembered.known(message.run_id)
         asked = (message.run_id, owner, message_id, retried, LEASE_MS, new(message), message.path, message.once)
+        self.asked = Claim(*asked, known, inside)
         try:
-            return (yield from self.whole(Claim(*asked, known, inside), message.epoch))
+            return (yield from self.whole(self.asked, message.epoch))
         except Away:  # it may have taken the lease: the same owner asks when the message comes again
             self.world.unanswered[place] = owner
             raise
@@ -254,7 +255,7 @@ class Delivery:
         except Away:
             yield from self.hand_back(lease)
             raise
-        one = self.world.protocol.one_pass(self.world, self.running, message.run_id, started, message.path)
+        one = self.world.protocol.one_pass(self.world, self.running, self.asked, started, message.path)
         self.running.held[lease] = one.lose
         try:
             is_lent = offer is not None and started.epoch == message.epoch

@@ -1,4 +1,4 @@
-"""The outcomes that a run has already, handed to the awaits of a replay in the order of their commits."""
+"""The outcomes that a run has already, handed to the awaits of a pass one after the other, in the order of commits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.model.usercode import Future, Loop
 
 
 class History:
-    """One replay's view of the past."""
+    """One pass's view of the past, and of what was recorded meanwhile."""
 
     def __init__(self, loop: Loop, recorded: Sequence[Recorded]) -> None:
         self._loop = loop
@@ -20,40 +20,43 @@ class History:
             for entry in recorded
             if not any(entry.path[:length] in self._outcomes for length in range(1, len(entry.path)))
         ]
-        self._place = {path: place for place, path in enumerate(self._order)}
         self._next = 0
         self._waiting: dict[Path, Future] = {}
+        self._receiver: object = None
 
     def __contains__(self, path: Path) -> bool:
         return path in self._outcomes
 
-    def outcome(self, path: Path) -> Outcome:
+    def next(self, path: Path) -> Outcome | None:
+        """Hand an outcome out at once: to who was given the last one, or when the loop has settled since."""
+        if path not in self._order[self._next : self._next + 1]:
+            return None
+        if self._receiver not in (None, self._loop.current):
+            return None
+        self._next, self._receiver = self._next + 1, self._loop.current
         return self._outcomes[path]
 
-    def add(self, path: Path, outcome: Outcome) -> None:
-        self._outcomes[path] = outcome
+    def ask(self, path: Path) -> Future:
+        """Return what will be the outcome, once it is recorded and has its turn."""
+        future = Future(self._loop)
+        if path in self._outcomes and path not in self._order[self._next :]:
+            future.resolve(self._outcomes[path])
+        else:
+            self._waiting[path] = future
+        return future
 
-    def turn(self, path: Path) -> Future | None:
-        """Return None when an outcome may be handed out now, else a future that is done when it may."""
-        place = self._place.get(path, -1)
-        if place == self._next:
-            self._next += 1
-            self._call_next()
-        elif place > self._next:
-            future = self._waiting[path] = Future(self._loop)
-            return future
-        return None
+    def add(self, recorded: Recorded, *, has_turn: bool) -> None:
+        if recorded.path not in self._outcomes:
+            self._outcomes[recorded.path] = recorded.outcome
+            self._order += [recorded.path] if has_turn else []
 
-    def skip(self) -> bool:
-        """Let the earliest of those who wait have its turn, since nobody asks any more for what came before it."""
-        if not self._waiting:
-            return False
-        self._next = min(self._place[path] for path in self._waiting)
-        self._call_next()
-        return True
-
-    def _call_next(self) -> None:
-        while self._next < len(self._order) and self._order[self._next] in self._waiting:
-            future = self._waiting.pop(self._order[self._next])
-            self._next += 1
-            future.resolve()
+    def hand_out(self) -> bool:
+        """Give the next outcome that is waited for, now that the loop has settled; return whether there was one."""
+        self._receiver = None
+        for place in range(self._next, len(self._order)):
+            future = self._waiting.pop(self._order[place], None)
+            if future is not None:
+                self._next = place + 1
+                future.resolve(self._outcomes[self._order[place]])
+                return True
+        return False

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from idioteque.paths import BODY
-from idioteque.store import Lease, Lost, Outcome, Stale, Started, Won
+from idioteque.store import Lease, Lost, Outcome, Recorded, Stale, Started, Won
 from tests.model.deliveries import DONE, Delivery
 from tests.model.messages import Outbox, Outgoing
 from tests.model.mutant_rules import RULES
@@ -157,7 +157,34 @@ class Unordered(Pass):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.history.turn = lambda path: None  # type: ignore[method-assign]
+        known = {entry.path: entry.outcome for entry in self.started.outcomes}
+        self.history.next = known.get  # type: ignore[method-assign]
+
+
+class Heedless(Pass):
+    """Shows what its own steps record at once, whatever others have recorded before."""
+
+    def remember(self, recorded: Recorded) -> None:
+        self.history.add(recorded, has_turn=True)
+
+
+class Hasty(Pass):
+    """Hands out in one go what is known."""
+
+    def settle(self) -> None:
+        self.loop.settle()
+        while not self.is_stopping and self.history.hand_out():
+            while self.history.hand_out():
+                pass
+            self.loop.settle()
+
+
+class Unlearned(Pass):
+    """Takes what it holds back for the next outcome, whatever lies between."""
+
+    def show(self, arrived: Any) -> None:
+        self.are_others = False
+        super().show(arrived)
 
 
 class Careless(Pass):
@@ -180,7 +207,7 @@ def commit_without_loss(self: StepTask, outcome: Outcome) -> Any:
         return None
     if isinstance(answer, Lost) and answer.outcome is not None:
         outcome = answer.outcome
-    one.remember(spec.path, outcome)
+    one.remember(Recorded(spec.path, outcome, getattr(answer, "seq", 0)))
     return outcome
 
 
@@ -332,6 +359,9 @@ MUTANTS = (
     Mutant(
         "sent_is_not_forgotten", _with("store", ModelStore, forget_sent=forget_nothing), ("par",), ISOLATED, ("delete",)
     ),
+    Mutant("gap_is_not_minded", Protocol(one_pass=Heedless), ("racing",), INLINE),
+    Mutant("gap_is_not_closed", Protocol(one_pass=Unlearned), ("racing",), INLINE),
+    Mutant("history_in_one_go", Protocol(one_pass=Hasty), ("deep", "race"), BOTH),
     Mutant("never_careful", Protocol(one_pass=Careless), ("poison", "poisonpar"), INLINE),
     Mutant("careful_side_by_side", _step(take_turn=take_turn_never), ("poisonpar",), INLINE),
     Mutant("loss_is_not_minded", _step(commit=commit_without_loss), ("seq", "chains"), INLINE),

@@ -6,10 +6,11 @@ the process can be killed, stopped, or left behind by others.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator, Iterator
+from collections.abc import Coroutine, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from idioteque.engine.arrivals import Arrivals
 from idioteque.engine.endings import (
     Concluded,
     Ending,
@@ -22,10 +23,10 @@ from idioteque.engine.endings import (
     Suspended,
 )
 from idioteque.paths import BODY, Path
-from idioteque.store import NEVER_MS, Lease, Outcome, Recorded, Started
+from idioteque.store import NEVER_MS, Claim, Lease, Outcome, Recorded, Started
 from tests.model import usercode
 from tests.model.history import History
-from tests.model.steps import StepTask, task_of
+from tests.model.steps import CatchUp, StepTask, task_of
 from tests.model.usercode import Future, Loop, PassOver, StepFailed, Task
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Context:
         """1 for the function's first attempt."""
         return self._one.started.attempts + 1
 
-    def race(self, *coroutines: Coroutine[Future, None, Any]) -> Future:
+    def race(self, *coroutines: Coroutine[Future, None, Any]) -> Coroutine[Future, None, Any]:
         return usercode.race(self._one.loop, coroutines)
 
     def note(self, name: str, value: object) -> None:
@@ -96,8 +97,9 @@ class Context:
 class Pass:
     """One run under one lease: its body, or the one step whose lease it is, for which the body is replayed."""
 
-    def __init__(self, world: World, running: Running, run_id: str, started: Started, target: Path) -> None:
-        self.world, self.running, self.run_id, self.started = world, running, run_id, started
+    def __init__(self, world: World, running: Running, claim: Claim, started: Started, target: Path) -> None:
+        self.world, self.running, self.claim, self.started = world, running, claim, started
+        self.run_id = run_id = claim.run_id
         self.lease = Lease(run_id, started.token, target)
         self.epoch = started.epoch
         self.is_careful = started.strikes > 1
@@ -111,6 +113,9 @@ class Pass:
         self.turn: StepTask | None = None
         self.loop = Loop()
         self.history = History(self.loop, started.outcomes)
+        self.arrivals = Arrivals(started.outcomes)
+        self.are_others = target == BODY or started.strikes > 1
+        self.is_catching_up = False
         self.tasks: dict[int, StepTask] = {}
         self._concluded: Concluded | None = None
         self._target_met = target == BODY
@@ -127,12 +132,12 @@ class Pass:
         root = self.spawn(body, BODY)
         try:
             while True:
-                self.loop.settle()
+                self.settle()
                 if root.is_done and not any(task.spec.path == self.lease.path for task in self.tasks.values()):
                     break
                 if self._movable():
                     yield from self._move()
-                elif self.is_stopping or not self.history.skip():
+                else:
                     break
             self._is_ended = True
             while self._movable():
@@ -141,6 +146,12 @@ class Pass:
             return self._ending(root)
         finally:
             self.is_over = True
+
+    def settle(self) -> None:
+        """Let the function go on as far as it can, and hand out one outcome after the other."""
+        self.loop.settle()
+        while not self.is_stopping and self.history.hand_out():
+            self.loop.settle()
 
     def spawn(self, body: Body, path: Path) -> Task:
         """Begin a function, or a step that runs steps."""
@@ -190,16 +201,15 @@ class Pass:
     async def _outcome(self, spec: Spec) -> Outcome:
         if self.is_over:
             raise PassOver
-        if spec.path in self.history:
-            turn = self.history.turn(spec.path)
-            if turn is not None:
-                await turn
-            if self.is_stopping:
-                await Future(self.loop)
-            return self.history.outcome(spec.path)
-        if self.is_stopping or not self.is_ours(spec):
+        if self.is_stopping:
             await Future(self.loop)
-        return await self.begun(spec)
+        outcome = self.history.next(spec.path)
+        if outcome is not None:
+            return outcome
+        is_known, future = spec.path in self.history, self.history.ask(spec.path)
+        if not is_known and self.is_ours(spec):
+            self.begin(task_of(self, spec))
+        return await future
 
     def is_ours(self, spec: Spec) -> bool:
         """Whether a step runs in this pass, and not in a delivery of its own or of another step."""
@@ -219,13 +229,35 @@ class Pass:
     def has_own_delivery(self, spec: Spec) -> bool:
         return (spec.isolate or self.world.is_isolated) and spec.kind == "call"
 
-    def begun(self, spec: Spec) -> Future:
-        """Run a step in a task of its own; its future is never done when this pass will not see its outcome."""
-        if spec.once:
-            self._once.append(spec.path)
-        task = task_of(self, spec)
+    def begin(self, task: StepTask) -> None:
+        """Run a step in a task of its own."""
+        if task.spec.once:
+            self._once.append(task.spec.path)
+        self.are_others |= task.spec.kind in ("wait", "invoke")
         self.tasks[max(self.tasks, default=0) + 1] = task
-        return task.future
+
+    # ---- what is recorded meanwhile
+
+    def remember(self, recorded: Recorded) -> None:
+        self.allow()
+        self.show(self.arrivals.add(recorded))
+
+    def show(self, arrived: Sequence[Recorded]) -> None:
+        """Add what may be seen now to the history; learn of a gap before it that nothing else will fill."""
+        for each in arrived:
+            if not self.recorded or each.seq > self.recorded[-1].seq:
+                self.recorded.append(each)
+            for known in (self.scheduled, self.postponed, self.offers):
+                known.pop(each.path, None)
+            inside = any(task.spec.path == each.path[:1] for task in self.tasks.values())
+            self.history.add(each, has_turn=len(each.path) == 1 or inside)
+        if not self.arrivals.is_missing or self.is_stopping or self.is_catching_up:
+            return
+        if self.are_others:
+            self.is_catching_up = True
+            self.begin(CatchUp(self, Spec(("",), "later")))
+        else:
+            self.show(self.arrivals.fill(()))
 
     # ---- what steps and leases tell
 
@@ -242,12 +274,6 @@ class Pass:
 
     def fault(self, error: BaseException) -> None:
         self._fault = self._fault or error
-
-    def remember(self, path: Path, outcome: Outcome, seq: int = 0) -> None:
-        self.allow()
-        self.history.add(path, outcome)
-        if seq:
-            self.recorded.append(Recorded(path, outcome, seq))
 
     def allow(self) -> None:
         """Something was recorded: from now on it may be left to another delivery to go on."""

@@ -395,19 +395,12 @@ PROGRAMS = {
         Program("singleton", (Function("f", seq, names=("singleton",)),), ("order", "order")),
     )
 }
-OPEN = {
-    "deep": "failures handed out in one go rise through nested gathers in another order than they did one by one",
-    "racing": "an event that is recorded during a pass has an earlier place in history than a step that the pass saw",
-}
-"""What the protocol as built does not hold yet: program, and what breaks it."""
 RARE = {
-    "order": "answers to two commits that come back in another order",
     "box": "a step that runs steps is taken for one that kills its process after three faults of other kinds",
     "idempotent": "an operator lets a run go on that was dismissed",
     "singleton": "a duplicate of an acknowledged event begins the run that the first did not, and dies",
 }
 """What the protocol as built does not hold under many faults at once: program, and what breaks it."""
-SOUND = tuple(name for name in PROGRAMS if name not in OPEN)
 SMALL = ("seq", "both", "race", "letter", "ask", "broken", "sole", "apart")
 """For these, all schedules with two faults are tried."""
 MODES = ("inline", "isolated")

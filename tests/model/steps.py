@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from idioteque.engine.endings import Postponed
 from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED
-from idioteque.engine.step import BACKOFF_IN_PLACE_MAX_S, NOTHING
-from idioteque.store import NEVER_MS, Done, Exhausted, Gone, Lost, Outcome, Stale, Unfinished, Won
-from tests.model.usercode import Future, StepFailed, Task
+from idioteque.engine.step import BACKOFF_IN_PLACE_MAX_S
+from idioteque.engine.timers import NOTHING
+from idioteque.store import NEVER_MS, Done, Exhausted, Gone, Lost, Outcome, Recorded, Stale, Started, Unfinished
+from tests.model.usercode import StepFailed, Task
 from tests.model.world import Away, Died, Running, World
 
 if TYPE_CHECKING:
@@ -45,7 +47,6 @@ class StepTask:
 
     def __init__(self, one: Pass, spec: Spec) -> None:
         self.one, self.spec, self.world = one, spec, one.world
-        self.future = Future(one.loop)
         self.did, self.until_ms = "begun", 0
         self.attempts = self.due_ms = 0
         self.inner: Task | None = None
@@ -66,10 +67,8 @@ class StepTask:
         """Go on to the next thing it does; return whether it has ended."""
         try:
             self.did, self.until_ms = self._work.send(None if self.did == "begun" else command)
-        except StopIteration as end:
+        except StopIteration:
             self._rest()
-            if end.value is not None:
-                self.future.resolve(end.value)
             return True
         except Away as error:
             self.one.fault(error)
@@ -181,7 +180,7 @@ class StepTask:
             one.lose()
             return None
         if isinstance(answer, Done):
-            return answer.outcome
+            return (yield from self.commit(answer.outcome))
         one.allow()
         self.attempts, self.due_ms = answer.attempts, due_ms
         one.unfinished[spec.path] = Unfinished(answer.attempts, due_ms)
@@ -189,6 +188,7 @@ class StepTask:
 
     def commit(self, outcome: Outcome) -> Did[Outcome | None]:
         one, spec = self.one, self.spec
+        one.arrivals.expect(spec.path)
         answer = yield from self._call(lambda: self.world.store.commit(one.lease, spec.path, outcome))
         if spec.path == one.lease.path and not isinstance(answer, Stale):
             one.conclude(answer.wake)
@@ -201,7 +201,7 @@ class StepTask:
                 one.lose()
                 return None
             outcome = self.adopt(answer.outcome, outcome)
-        one.remember(spec.path, outcome, answer.seq if isinstance(answer, Won) else 0)
+        one.remember(Recorded(spec.path, outcome, answer.seq))
         return outcome
 
     def lost(self, _: object) -> None:
@@ -233,7 +233,7 @@ class SleepTask(StepTask):
         if isinstance(answer, Gone):
             one.lose()
             return None
-        return answer.outcome if isinstance(answer, Done) else answer.at_ms
+        return (yield from self.commit(answer.outcome)) if isinstance(answer, Done) else answer.at_ms
 
 
 class WaitTask(SleepTask):
@@ -245,16 +245,19 @@ class WaitTask(SleepTask):
         if not isinstance(answer, int):
             return answer
         self.due_ms = answer
-        outcome = yield from self.prepare()
-        if outcome is not None:
-            self.one.remember(self.spec.path, outcome)
-            return outcome
+        self.one.arrivals.expect(self.spec.path)
+        recorded = yield from self.prepare()
+        if recorded is not None:
+            self.one.remember(recorded)
+            return recorded.outcome
+        self.one.arrivals.expect_no_more(self.spec.path)
+        self.one.show(())
         if self.due_ms >= NEVER_MS:
             self.one.awaits = True
             return None
         return (yield from self.commit(NOTHING)) if (yield from self.is_due()) else None
 
-    def prepare(self) -> Did[Outcome | None]:
+    def prepare(self) -> Did[Recorded | None]:
         """Register, then look whether the event is there already."""
         return (yield from self.world.protocol.watch(self.one, self.spec, self._call).prepare())
 
@@ -262,10 +265,27 @@ class WaitTask(SleepTask):
 class InvokeTask(WaitTask):
     """A step whose outcome is that of another run."""
 
-    def prepare(self) -> Did[Outcome | None]:
+    def prepare(self) -> Did[Recorded | None]:
         parent = (self.one.run_id, self.spec.path, self.one.lease.path)
         yield from self._call(lambda: self.world.accept(self.world.outbox.invoke(parent, self.spec.of, self.one.epoch)))
         return None
+
+
+class CatchUp(StepTask):
+    """Learns what others have recorded: the claim made once more, which takes nothing."""
+
+    def to_its_end(self) -> Did[None]:
+        one = self.one
+        claim = replace(one.claim, new=None, known=one.arrivals.last)
+        answer = yield from self._call(lambda: self.world.store.claim(claim))
+        one.is_catching_up = False
+        if isinstance(answer, Started) and answer.token == one.lease.token:
+            one.show(one.arrivals.fill(answer.outcomes))
+            return
+        if isinstance(answer, Started):
+            taken = replace(one.lease, token=answer.token)
+            yield from self._call(lambda: self.world.store.release(taken, "shutdown"))
+        one.lose()
 
 
 def task_of(one: Pass, spec: Spec) -> StepTask:

@@ -28,6 +28,8 @@ class Loop:
 
     def __init__(self) -> None:
         self._ready: deque[Callable[[], None]] = deque()
+        self.current: Task | None = None
+        """The task that runs."""
 
     def soon(self, call: Callable[[], None]) -> None:
         self._ready.append(call)
@@ -82,6 +84,7 @@ class Task(Future):
     def _step(self) -> None:
         if self.is_done:
             return
+        self.loop.current = self
         try:
             self._coroutine.send(None).then(self._step)
         except StopIteration as end:
@@ -105,9 +108,10 @@ def gather(loop: Loop, coroutines: tuple[Coroutine[Future, None, Any], ...]) -> 
     return all_of
 
 
-def race(loop: Loop, coroutines: tuple[Coroutine[Future, None, Any], ...]) -> Future:
-    """The place of the coroutine that ends first, while the others go on."""
-    first = Future(loop)
-    for place, each in enumerate(coroutines):
-        Task(loop, each).then(lambda place=place: first.resolve(place))
-    return first
+async def race(loop: Loop, coroutines: tuple[Coroutine[Future, None, Any], ...]) -> tuple[int, ...]:
+    """The places of the coroutines that have ended when the first is known to have, while the others go on."""
+    first, tasks = Future(loop), [Task(loop, each) for each in coroutines]
+    for task in tasks:
+        task.then(first.resolve)
+    await first
+    return tuple(place for place, task in enumerate(tasks) if task.is_done)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from idioteque.engine.starts import CANCEL
 from idioteque.paths import Path
-from idioteque.store import Letter, Lost, Outcome, Watcher, Won
+from idioteque.store import Letter, Lost, Outcome, Recorded, Watcher, Won
 from tests.model.messages import Message
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ class Watch:
         """Register, then look whether the event is there already."""
         yield from self.register()
         for letter in (yield from self.letters()):
-            outcome = yield from take(self.world, self.call, self.one.run_id, self.spec.path, letter)
-            if outcome is not None:
+            recorded = yield from take(self.world, self.call, self.one.run_id, self.spec.path, letter)
+            if recorded is not None:
                 yield from self.call(lambda: self.world.store.unwatch(self.one.run_id, self.spec.path))
-                return outcome
+                return recorded
         return None
 
     def register(self) -> Any:
@@ -50,8 +50,10 @@ def take(world: World, call: Call, run_id: str, path: Path, letter: Letter) -> A
     outcome = Outcome(True, letter.event_id.encode())
     answer = yield from call(lambda: world.store.take(run_id, path, letter.event_id, outcome))
     if isinstance(answer, Won):
-        return outcome
-    return answer.outcome if isinstance(answer, Lost) else None
+        return Recorded(path, outcome, answer.seq)
+    if isinstance(answer, Lost) and answer.outcome is not None:
+        return Recorded(path, answer.outcome, answer.seq)
+    return None
 
 
 class Arrival:
@@ -84,8 +86,8 @@ class Arrival:
         yield from self.notify(watcher)
 
     def wake(self, watcher: Watcher, letter: Letter) -> Any:
-        outcome = yield from take(self.world, self.call, watcher.run_id, watcher.path, letter)
-        if outcome is not None:
+        recorded = yield from take(self.world, self.call, watcher.run_id, watcher.path, letter)
+        if recorded is not None:
             yield from self.notify(watcher)
             yield from self.call(lambda: self.world.store.unwatch(watcher.run_id, watcher.path))
 

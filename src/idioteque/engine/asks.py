@@ -10,7 +10,8 @@ from idioteque.context import StepOptions
 from idioteque.engine.failures import raised
 from idioteque.engine.inline import InlinePass
 from idioteque.engine.outbox import Outbox
-from idioteque.engine.step import MISSING, Prepare, Sleep, Step, Wait, current
+from idioteque.engine.step import MISSING, Step, current
+from idioteque.engine.timers import Prepare, Sleep, Wait
 from idioteque.engine.waits import Watch
 from idioteque.function import Published
 from idioteque.ids import derived_id
@@ -48,8 +49,9 @@ class Asks:
         if outcome is None:
             step = Step(one, path, call, args, kwargs, options)
             outcome = await one.outcome_of(step)
-            if step.decoded is not MISSING:
-                return step.decoded
+            decoded = step.decoded(outcome)
+            if decoded is not MISSING:
+                return decoded
         if not outcome.ok:
             raise raised(path_text(path), outcome.payload)
         try:

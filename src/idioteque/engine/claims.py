@@ -16,7 +16,7 @@ from idioteque.engine.remembered import Remembered
 from idioteque.function import Function
 from idioteque.ids import nonce
 from idioteque.paths import Path
-from idioteque.store import Claim, Claimed, NewRun, Recorded, Started, Store
+from idioteque.store import Claim, Claimed, Lease, NewRun, Recorded, Started, Store
 
 UNANSWERED_MAX = 10_000
 
@@ -32,6 +32,14 @@ class Job:
     offer: Offer | None
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A lease that was taken: what its claim asked, and was told."""
+
+    request: Claim
+    started: Started
+
+
 class Claims:
     """Makes the claims of one engine, and keeps what it may go on from."""
 
@@ -40,7 +48,9 @@ class Claims:
         self._remembered = Remembered()
         self._unanswered: OrderedDict[tuple[str, Path, str], str] = OrderedDict()
 
-    async def claim(self, run: str, envelope: RunEnvelope, delivery: Delivery, *, inside: bool = False) -> Claimed:
+    async def claim(
+        self, run: str, envelope: RunEnvelope, delivery: Delivery, *, inside: bool = False
+    ) -> Held | Claimed:
         """Claim, and return the whole history whatever was read of it; or, in the epoch of the message, just what is
         recorded `inside` its step.
 
@@ -54,12 +64,13 @@ class Claims:
         new, path, at_most_once = new_run(envelope), envelope.path, envelope.at_most_once
         request = Claim(run, owner, message_id, retried, LEASE_MS, new, path, at_most_once, known, inside)
         try:
-            return await self._whole(request, envelope.epoch)
+            answer = await self._whole(request, envelope.epoch)
         except Exception:
             self._unanswered[place] = owner
             while len(self._unanswered) > UNANSWERED_MAX:
                 self._unanswered.popitem(last=False)
             raise
+        return Held(request, answer) if isinstance(answer, Started) else answer
 
     async def _whole(self, request: Claim, epoch: int) -> Claimed:
         answer = await self._store.claim(request)
@@ -69,6 +80,19 @@ class Claims:
             return answer if answer.epoch == epoch else await self._store.claim(replace(request, inside=False))
         whole = self._remembered.completed(request.run_id, request.known, answer)
         return whole if whole is not None else await self._store.claim(replace(request, known=0))
+
+    async def later(self, held: Held, known: int) -> Sequence[Recorded] | None:
+        """Read what was recorded since the outcome of that `seq`, which may be told again; None when the lease is lost.
+
+        It is the claim made once more: by the same owner, it takes nothing.
+        """
+        answer = await self._store.claim(replace(held.request, new=None, known=known))
+        if not isinstance(answer, Started):
+            return None
+        if answer.token != held.started.token:  # nobody held it, so that it was taken anew
+            await self._store.release(Lease(held.request.run_id, answer.token, held.request.path), "shutdown")
+            return None
+        return answer.outcomes
 
     def learn(self, run: str, started: Started, later: Sequence[Recorded]) -> None:
         """Remember what a claim told, and what was recorded under it."""

@@ -20,7 +20,7 @@ from idioteque.context import Context
 from idioteque.dispatcher import Dispatcher, Envelope, EventEnvelope, RunEnvelope, TickEnvelope
 from idioteque.engine.answers import Answer, Delivery
 from idioteque.engine.asks import Asks
-from idioteque.engine.claims import Claims, Job, inherited, new_run
+from idioteque.engine.claims import Claims, Held, Job, inherited, new_run
 from idioteque.engine.endings import Concluded, Ending, Faulted, LeaseLost, Missing, Raised, Returned, Suspended
 from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, failure, overdue, pause_s, returned
 from idioteque.engine.inline import InlinePass
@@ -147,12 +147,12 @@ class Engine:
             raise
         return await self._go_on(first, delivery, claiming)
 
-    async def _unclaimed(self, run: str, claiming: asyncio.Future[Claimed]) -> None:
+    async def _unclaimed(self, run: str, claiming: asyncio.Future[Held | Claimed]) -> None:
         """Hand back what a claim that nobody goes on from has taken."""
         with contextlib.suppress(Exception):  # it took nothing, as far as anybody knows
             claimed = await claiming
-            if isinstance(claimed, Started):
-                await self._hand_back(Lease(run, claimed.token, BODY))
+            if isinstance(claimed, Held):
+                await self._hand_back(Lease(run, claimed.started.token, BODY))
 
     def _end_later(self, work: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
         ended = asyncio.ensure_future(work)
@@ -183,7 +183,7 @@ class Engine:
     # ---- runs
 
     async def _go_on(
-        self, envelope: RunEnvelope, delivery: Delivery, claiming: Awaitable[Claimed] | None = None
+        self, envelope: RunEnvelope, delivery: Delivery, claiming: Awaitable[Held | Claimed] | None = None
     ) -> Answer:
         function = self.functions.get(envelope.function_id)
         if function is None:
@@ -195,12 +195,12 @@ class Engine:
         with self._kept.borrowed(run, envelope.epoch, envelope.path) as offer:
             return await self._claim(Job(run, function, envelope, delivery, offer), claiming)
 
-    async def _claim(self, job: Job, claiming: Awaitable[Claimed] | None) -> Answer:
+    async def _claim(self, job: Job, claiming: Awaitable[Held | Claimed] | None) -> Answer:
         run, envelope, delivery = job.run, job.envelope, job.delivery
         for _ in range(CLAIMS_MAX):
             claimed = await (claiming or self._claims.claim(run, envelope, delivery, inside=job.offer is not None))
             claiming = None
-            if isinstance(claimed, Started):
+            if isinstance(claimed, Held):
                 answer = await self._under_lease(job, claimed)
                 if answer is not None:
                     return answer
@@ -226,13 +226,13 @@ class Engine:
 
     # ---- under the lease
 
-    async def _under_lease(self, job: Job, started: Started) -> Answer | None:
+    async def _under_lease(self, job: Job, held: Held) -> Answer | None:
         """Run the function as far as it gets; None when the run must be claimed once more."""
-        run, function, envelope = job.run, job.function, job.envelope
+        run, function, envelope, started = job.run, job.function, job.envelope, held.started
         lease = Lease(run, started.token, envelope.path)
         report = StepReport(run, function.id, self._metrics, self._clock)
         one = InlinePass(
-            *(run, started, self._store, self._clock, report),
+            *(run, started, self._store, self._clock, report, partial(self._claims.later, held)),
             target=envelope.path,
             isolated=self._isolated,
             deadline_s=job.delivery.deadline_s,
@@ -259,7 +259,7 @@ class Engine:
             raise
         self._leases.drop(lease)
         if job.offer is None:
-            self._claims.learn(run, started, one.recorded)
+            self._claims.learn(run, started, one.meanwhile.recorded)
         if one.offers:
             self._kept.keep(run, started.epoch, one)
         elif envelope.path == BODY:

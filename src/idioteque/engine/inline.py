@@ -12,8 +12,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
-from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from idioteque.callers import caller_here, contained
 from idioteque.clock import Clock
@@ -29,18 +28,21 @@ from idioteque.engine.endings import (
     Returned,
     Suspended,
 )
-from idioteque.engine.history import History
+from idioteque.engine.history import SETTLING_TURNS, History
 from idioteque.engine.kept import Offer
+from idioteque.engine.meanwhile import Later, Meanwhile
 from idioteque.engine.reporting import StepReport
-from idioteque.engine.step import Scope, Sleep, Step, Wait, current
+from idioteque.engine.step import Scope, Step, current
+from idioteque.engine.timers import Sleep, Wait
 from idioteque.errors import DuplicateStepKey, InvalidValue, PassOver
 from idioteque.paths import BODY, PATH_DEPTH_MAX, Path, checked_key, path_text
 from idioteque.store import Lease, Outcome, Recorded, Started, Store
 
-IDLE_TURNS = 20  # how many layers of `gather` and task groups a result may have to rise through
 CLEANUP_S = 5.0
 REFUSALS_MAX = 100
 """Code that catches each refusal and asks again is left waiting then, since it would never let go of the loop."""
+
+T = TypeVar("T")
 
 _log = logging.getLogger("idioteque")
 
@@ -60,6 +62,7 @@ class InlinePass:
         store: Store,
         clock: Clock,
         report: StepReport,
+        later: Later,
         *,
         target: Path = BODY,
         isolated: bool = False,
@@ -82,16 +85,15 @@ class InlinePass:
         self._concluded: Concluded | None = None
         self._target_met = target == BODY
         self._function_id = started.function_id
-        self._history = History(started.outcomes)
+        self._changed = asyncio.Event()
+        self._history = History(started.outcomes, self._changed)
+        self.meanwhile = Meanwhile(started.outcomes, later, are_others=target == BODY or started.strikes > 1)
         self._root = Scope(BODY)
         self._running: dict[Path, asyncio.Task[Outcome | None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._changed = asyncio.Event()
         self._active = 0
-        self._parked = 0
+        self._parked: set[object] = set()
         self._moves = 0
-        self.recorded: list[Recorded] = []
-        """What was recorded in this pass, as far as the store told its place in the history."""
         self._is_lost = False
         self._is_ended = False
         self._refusals = 0
@@ -124,10 +126,11 @@ class InlinePass:
                     break
                 if not self._is_idle():
                     continue
-                if await self._stays_idle(task) and not self._history.skip():
+                if await self._stays_idle(task):
                     break
-                self._changed.set()  # whatever moved, or was given its turn, may rest again without another word
+                self._changed.set()  # whatever moved may rest again without another word
             self._is_ended = True
+            self._history.stop()
             while self._active:
                 self._changed.clear()
                 await self._changed.wait()
@@ -138,13 +141,13 @@ class InlinePass:
                 await self.close()
 
     def _is_idle(self) -> bool:
-        return not self._active and (self._parked > 0 or self._history.is_waited_for)
+        return not self._active and bool(self._parked) and not self._history.is_settling
 
     async def _stays_idle(self, task: asyncio.Future[object]) -> bool:
-        moves = self._moves
-        for _ in range(IDLE_TURNS):
+        moves = self._moves, self._history.moves
+        for _ in range(SETTLING_TURNS):
             await asyncio.sleep(0)
-            if self._is_through(task) or self._moves != moves:
+            if self._is_through(task) or moves != (self._moves, self._history.moves):
                 return False
         return True
 
@@ -213,6 +216,7 @@ class InlinePass:
         for each in (*begun, *left):
             if each.done() and not each.cancelled():
                 each.exception()  # seen: whatever cleaning up raised decides nothing
+        self._history.close()
         if self._body is not None and self._body.done():
             self._body, self.began_in = None, Context()  # which refer to this pass
 
@@ -222,26 +226,18 @@ class InlinePass:
         """Return the outcome of a step if it is known and this is its turn; most of a replay needs nothing else."""
         return None if self.is_stopping else self._history.next(path)
 
-    async def _known(self, path: Path) -> Outcome:
-        turn = self._history.turn(path)
-        if turn is not None:
-            self._changed.set()
-            await self._kept(turn)
+    async def outcome_of(self, step: Step) -> Outcome:
+        """Return what is on record of a step, running it here if nothing is; never, if this pass will not see it."""
         if self.is_stopping:
             await self.park()
-        return self._history.outcome(path)
-
-    async def outcome_of(self, step: Step) -> Outcome:
-        """Return what is on record of a step, running it here if nothing is; park where this pass will not see it."""
-        if step.path in self._history:
-            return await self._known(step.path)
-        if self.is_stopping or not self._is_ours(step):
-            await self.park()
-        running = self._running.get(step.path) or self._begun(step)
-        ended: asyncio.Future[Outcome | None] = running.get_loop().create_future()
-        running.add_done_callback(partial(_tell, ended))
-        outcome = await ended
-        return await self.park() if outcome is None else outcome
+        is_known = step.path in self._history
+        outcome = self._history.ask(step.path)
+        if not is_known and step.path not in self._running:
+            if self._is_ours(step):
+                self._begin(step)
+            else:
+                self._rest_for_good(step.path)
+        return await self._kept(outcome)
 
     def _is_ours(self, step: Step) -> bool:
         """Whether a step without an outcome runs in this pass, and not in a delivery of its own or of another step."""
@@ -285,38 +281,48 @@ class InlinePass:
             raise self._misuse
         return (*scope.path, key)
 
-    def _begun(self, step: Step) -> asyncio.Task[Outcome | None]:
+    def _begin(self, step: Step) -> None:
         """Run a step in a task of its own, which nothing that happens to its await can cancel."""
         self._active += 1
         if step.at_most_once:
             self.deadline.once(step.path)
+        if isinstance(step, Wait):
+            self.meanwhile.are_others = True
         task = self._running[step.path] = asyncio.ensure_future(step.run())
         self._tasks.add(task)
 
         def ended(_: object) -> None:
             self._tasks.discard(task)
             del self._running[step.path]
+            error = None if task.cancelled() else task.exception()
+            if task.cancelled() or error is not None:
+                self._history.drop(step.path, error)
+            elif task.result() is None:
+                self._rest_for_good(step.path)
             if step.path == self.lease.path:
                 self._changed.set()
 
         task.add_done_callback(ended)
-        return task
 
-    async def _kept(self, future: asyncio.Future[None]) -> None:
+    async def _kept(self, future: asyncio.Future[T]) -> T:
         """Await a future, in a task that is cancelled when the pass is over."""
         task = asyncio.current_task()
         if task is not None and task not in self._tasks:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        await future
+        return await future
 
     async def park(self) -> NoReturn:
         """Never return."""
-        self._parked += 1
-        self._moves += 1
-        self._changed.set()
+        self._rest_for_good(object())
         await self._kept(asyncio.get_running_loop().create_future())
         raise AssertionError("parked for ever")
+
+    def _rest_for_good(self, parked: object) -> None:
+        """Note that an await will not return in this pass, unless the pass learns what it waits for after all."""
+        self._parked.add(parked)
+        self._moves += 1
+        self._changed.set()
 
     # ---- what steps and leases tell
 
@@ -333,30 +339,43 @@ class InlinePass:
     def lose(self) -> None:
         """Start nothing more: the lease is somebody else's."""
         self._is_lost = True
+        self._history.stop()
         self._changed.set()
 
     def conclude(self, wake: int) -> None:
         """Start nothing more: what this pass was for is on record."""
         self._concluded = Concluded(wake)
+        self._history.stop()
         self._changed.set()
 
     def fault(self, error: BaseException) -> None:
         """Start nothing more: the store failed."""
         self._fault = self._fault or error
+        self._history.stop()
         self._changed.set()
 
-    def remember(self, path: Path, outcome: Outcome, seq: int = 0) -> None:
-        """Keep an outcome that was recorded in this pass, with its place in the history if that is known."""
+    def remember(self, path: Path, outcome: Outcome, seq: int) -> None:
+        """Take the outcome of a step, now on record at a place in the history."""
         self.deadline.allow()
-        self._history.add(path, outcome)
-        if seq:
-            self.recorded.append(Recorded(path, outcome, seq))
+        self.meanwhile.add(self, Recorded(path, outcome, seq))
+
+    def nothing_came(self, path: Path) -> None:
+        """What a wait waits for is not there yet."""
+        self.meanwhile.expect_no_more(self, path)
+
+    def see(self, recorded: Recorded) -> None:
+        """Add what comes next to the history, whoever recorded it."""
+        path = recorded.path
+        for known in (self._scheduled, self.postponed, self.offers):
+            known.pop(path, None)
+        self._parked.discard(path)
+        self._history.add(recorded, has_turn=len(path) == 1 or path[:1] in self._running)
 
     def rests(self) -> None:
         """Something that moved by itself has come to rest."""
         self._active -= 1
         self._moves += 1
-        if not self._active and (self._parked or self._history.is_waited_for or self.is_stopping):
+        if not self._active and (self._parked or self.is_stopping):
             self._changed.set()  # else the body is about to move, or ends, which is told as well
 
     def goes_on(self) -> None:
@@ -367,15 +386,3 @@ class InlinePass:
     def moves(self) -> None:
         """Something moved."""
         self._moves += 1
-
-
-def _tell(waiting: asyncio.Future[Outcome | None], running: asyncio.Task[Outcome | None]) -> None:
-    """Tell whoever waits for a step, if he still does, how it ended; unlike `shield`, with one future and no more."""
-    if waiting.done():
-        return
-    if running.cancelled():
-        waiting.cancel()
-    elif (error := running.exception()) is not None:
-        waiting.set_exception(error)
-    else:
-        waiting.set_result(running.result())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from idioteque.bridge import call_anywhere, is_async
@@ -16,11 +16,12 @@ from idioteque.engine.deadline import Deadline
 from idioteque.engine.endings import Postponed
 from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, UNSERIALIZABLE, NoJsonForm, failure
 from idioteque.engine.kept import Offer
+from idioteque.engine.meanwhile import Meanwhile
 from idioteque.engine.reporting import StepReport
 from idioteque.errors import PassOver, first_line
 from idioteque.paths import Path, path_text
 from idioteque.retry import Retry
-from idioteque.store import NEVER_MS, Done, Exhausted, Gone, Lease, Lost, Outcome, Stale, Store, Unfinished, Won
+from idioteque.store import Done, Exhausted, Gone, Lease, Lost, Outcome, Stale, Store, Unfinished, Won
 from idioteque.values import Codec, NotSerializable, codec_of
 
 BACKOFF_IN_PLACE_MAX_S = 1.5
@@ -28,9 +29,6 @@ TURN_S = 30.0
 """How long a step keeps the others waiting when they run one at a time: it may itself be waiting for one of them."""
 DEFAULT_RETRY = Retry()
 MISSING = object()
-Prepare = Callable[[Path], Awaitable[Outcome | None]]
-"""Sets up what will bring a wait's outcome; returns it if it is there already."""
-NOTHING = Outcome(True, b"null")
 
 
 class Pass(Protocol):
@@ -41,6 +39,7 @@ class Pass(Protocol):
     clock: Clock
     report: StepReport
     deadline: Deadline
+    meanwhile: Meanwhile
     turn: asyncio.Lock | None
     """Held by the one step that may run, when they run one at a time and each start is recorded first."""
     unfinished: dict[Path, Unfinished]
@@ -59,7 +58,8 @@ class Pass(Protocol):
     def lose(self) -> None: ...
     def conclude(self, wake: int) -> None: ...
     def fault(self, error: BaseException) -> None: ...
-    def remember(self, path: Path, outcome: Outcome, seq: int = 0) -> None: ...
+    def remember(self, path: Path, outcome: Outcome, seq: int) -> None: ...
+    def nothing_came(self, path: Path) -> None: ...
     def rests(self) -> None: ...
     def moves(self) -> None: ...
     def goes_on(self) -> None: ...
@@ -109,13 +109,17 @@ class Step(Scope):
         self._patience: asyncio.Task[None] | None = None
         self.has_own_delivery = options.isolate
         """Whether it asks for a delivery of its own."""
-        self.decoded: object = MISSING
-        """The result as replays will see it, once this pass knows it."""
+        self._decoded: object = MISSING
+        self._own: Outcome | None = None
 
     @property
     def at_most_once(self) -> bool:
         """Whether its callable may start at most once."""
         return self._options.at_most_once
+
+    def decoded(self, outcome: Outcome) -> object:
+        """Return a result as replays will see it, if the outcome is the one that was recorded here, or `MISSING`."""
+        return self._decoded if outcome is self._own else MISSING
 
     def offer(self) -> Offer:
         """Return what another delivery needs to run it."""
@@ -258,7 +262,7 @@ class Step(Scope):
             owner.lose()
             return None
         if isinstance(answer, Done):
-            return answer.outcome
+            return await self._commit(answer.outcome)
         owner.deadline.allow()
         self._attempts, self._due_at_ms = answer.attempts, due_at_ms
         owner.unfinished[self.path] = Unfinished(answer.attempts, due_at_ms)
@@ -271,16 +275,19 @@ class Step(Scope):
         """Encode a result and read it back, so that the first run sees exactly what replays will see."""
         try:
             payload = codec.encode(value)
-            self.decoded = codec.decode(payload)
+            self._decoded = codec.decode(payload)
         except NotSerializable as error:
             return failure(NoJsonForm(f"step {path_text(self.path)!r} returned {error}"), kind=UNSERIALIZABLE)
         return Outcome(True, payload)
 
     async def _commit(self, outcome: Outcome) -> Outcome | None:
+        """Record the outcome, or adopt the one that is on record."""
         owner = self.owner
+        owner.meanwhile.expect(self.path)
         answer = await owner.store.commit(owner.lease, self.path, outcome)
         if isinstance(answer, Won):
             owner.report.recorded(outcome.ok)
+            self._own = outcome
         if self.path == owner.lease.path and not isinstance(answer, Stale):
             owner.conclude(answer.wake)
             return None
@@ -288,12 +295,11 @@ class Step(Scope):
             owner.lose()
             return None
         if isinstance(answer, Lost):
-            self.decoded = MISSING
             if answer.outcome is None:
                 owner.lose()
                 return None
             outcome = answer.outcome
-        owner.remember(self.path, outcome, answer.seq if isinstance(answer, Won) else 0)
+        owner.remember(self.path, outcome, answer.seq)
         return outcome
 
     def rests(self) -> None:
@@ -331,57 +337,6 @@ class Step(Scope):
 
 current: contextvars.ContextVar[Step | None] = contextvars.ContextVar("idioteque-step")
 """Set around a step's callable, and copied into the tasks and threads that it starts; None in the body."""
-
-
-class Sleep(Step):
-    """A step that is done when its time has come."""
-
-    def __init__(self, owner: Pass, path: Path, due_at_ms: int) -> None:
-        super().__init__(owner, path, _nothing, (), {}, StepOptions())
-        self._asked_at_ms = due_at_ms
-
-    async def _to_its_end(self) -> Outcome | None:
-        answer = await self.owner.store.schedule(self.owner.lease, self.path, self._asked_at_ms)
-        if isinstance(answer, Gone):
-            self.owner.lose()
-            return None
-        if isinstance(answer, Done):
-            return answer.outcome
-        self._due_at_ms = answer.at_ms
-        return await self._commit(NOTHING) if await self._is_due() else None
-
-
-class Wait(Step):
-    """A step whose outcome comes from elsewhere, or is nothing once its time is over."""
-
-    def __init__(self, owner: Pass, path: Path, until_ms: int, waits_for: str, prepare: Prepare) -> None:
-        super().__init__(owner, path, _nothing, (), {}, StepOptions())
-        self._until_ms = until_ms
-        self._waits_for = waits_for
-        self._prepare = prepare
-
-    async def _to_its_end(self) -> Outcome | None:
-        """Fix the end of the wait, let whatever brings the outcome be set up, and see whether it is there already."""
-        owner = self.owner
-        answer = await owner.store.schedule(owner.lease, self.path, self._until_ms, self._waits_for)
-        if isinstance(answer, Gone):
-            owner.lose()
-            return None
-        if isinstance(answer, Done):
-            return answer.outcome
-        self._due_at_ms = answer.at_ms
-        outcome = await self._prepare(self.path)
-        if outcome is not None:
-            owner.remember(self.path, outcome)
-            return outcome
-        if answer.at_ms >= NEVER_MS:
-            owner.awaits = True
-            return None
-        return await self._commit(NOTHING) if await self._is_due() else None
-
-
-def _nothing() -> None:
-    return None
 
 
 class Begun:

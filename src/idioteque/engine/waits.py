@@ -14,7 +14,7 @@ from idioteque.dispatcher import EventEnvelope
 from idioteque.engine.outbox import Outbox
 from idioteque.metrics import Metrics
 from idioteque.paths import Path
-from idioteque.store import Lease, Letter, Lost, Outcome, Started, Store, Won
+from idioteque.store import Lease, Letter, Lost, Outcome, Recorded, Started, Store, Won
 
 
 class Watch:
@@ -30,16 +30,16 @@ class Watch:
         self._types = types
         self._where = where
 
-    async def prepare(self, path: Path) -> Outcome | None:
+    async def prepare(self, path: Path) -> Recorded | None:
         """Register, then look whether the event is there already."""
         await self._store.watch(self._lease, path, self._types, json.dumps(self._where).encode())
         for letter in await self._store.letters(self._types, self._since_ms):
             if letter.event_id == self._own_event_id:
                 continue
-            outcome = await deliver(self._store, self._lease.run_id, path, letter, self._where)
-            if outcome is not None:
+            recorded = await deliver(self._store, self._lease.run_id, path, letter, self._where)
+            if recorded is not None:
                 await self._store.unwatch(self._lease.run_id, path)
-                return outcome
+                return recorded
         return None
 
 
@@ -61,23 +61,27 @@ async def wake_watchers(
                 await outbox.wake(watcher)
                 cancelled += 1
             continue
-        outcome = await deliver(store, watcher.run_id, watcher.path, letter, where)
-        if outcome is not None:
+        recorded = await deliver(store, watcher.run_id, watcher.path, letter, where)
+        if recorded is not None:
             await outbox.wake(watcher)
             await store.unwatch(watcher.run_id, watcher.path)
             woken += 1
     return letter, woken, cancelled
 
 
-async def deliver(store: Store, run_id: str, path: Path, letter: Letter, where: Mapping[str, object]) -> Outcome | None:
+async def deliver(
+    store: Store, run_id: str, path: Path, letter: Letter, where: Mapping[str, object]
+) -> Recorded | None:
     """Record an event as a wait's outcome; return what is on record, or None when the event is not for this wait."""
     if not matches(letter.event, where):
         return None
     outcome = Outcome(True, letter.event)
     answer = await store.take(run_id, path, letter.event_id, outcome)
     if isinstance(answer, Won):
-        return outcome
-    return answer.outcome if isinstance(answer, Lost) else None
+        return Recorded(path, outcome, answer.seq)
+    if isinstance(answer, Lost) and answer.outcome is not None:
+        return Recorded(path, answer.outcome, answer.seq)
+    return None
 
 
 def matches(event: bytes, where: Mapping[str, object]) -> bool:

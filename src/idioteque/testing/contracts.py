@@ -110,6 +110,15 @@ class StoreContract(LeaseContract, OperationsContract, SeatContract):
             assert seen.unfinished == {("s9",): Unfinished(1, 0)}, "whatever is known"
             assert seen.epoch == 0
 
+    async def test_the_holder_who_claims_again_learns_what_others_recorded(self, store: Store) -> None:
+        lease = await held(store, "a")
+        await store.commit(lease, ("mine",), OK)
+        await store.take(RUN, ("theirs",), "evt_9", OTHER)
+        seen = started(await store.claim(replace(claim("a"), new=None, known=1)))
+        assert (seen.token, seen.strikes) == (lease.token, 1)
+        assert [(entry.path, entry.seq) for entry in seen.outcomes] == [(("mine",), 1), (("theirs",), 2)]
+        assert await store.commit(lease, ("next",), OK) == Won(held=True)
+
     async def test_a_run_that_was_opened_again_says_so(self, store: Store) -> None:
         lease = await held(store, "a")
         await store.commit(lease, STEP, FAILURE)
@@ -119,12 +128,28 @@ class StoreContract(LeaseContract, OperationsContract, SeatContract):
         seen = started(await store.claim(replace(claim("b"), known=2)))
         assert (seen.epoch, [entry.path for entry in seen.outcomes]) == (1, [("two",)])
 
-    async def test_a_commit_that_wins_tells_its_place_or_nothing(self, store: Store) -> None:
+    async def test_a_commit_tells_the_place_of_what_is_on_record(self, store: Store) -> None:
+        """Also to who comes late: what a pass may show its function depends on it."""
         lease = await held(store, "a")
-        for n in range(1, 4):
-            answer = await store.commit(lease, (f"s{n}",), OK)
-            assert isinstance(answer, Won)
-            assert answer.seq in (0, n)
+        for outcome in (OK, OTHER):
+            for n in range(1, 4):
+                answer = await store.commit(lease, (f"s{n}",), outcome)
+                assert isinstance(answer, Won if outcome == OK else Lost)
+                assert answer.seq == n
+        await store.commit(lease, BODY, OK)
+        late = await store.commit(lease, ("s2",), OTHER)
+        assert isinstance(late, Lost)
+        assert late.seq == 2
+
+    async def test_places_are_counted_over_failures_and_openings(self, store: Store) -> None:
+        lease = await held(store, "a")
+        await store.commit(lease, ("bad",), FAILURE)
+        await store.commit(lease, BODY, FAILURE)
+        await store.reopen(RUN)
+        again = Lease(RUN, started(await store.claim(claim("b"))).token)
+        answer = await store.commit(again, ("bad",), OK)
+        assert isinstance(answer, Won)
+        assert answer.seq == 2
 
     async def test_the_first_outcome_stays_whoever_brings_another(self, store: Store) -> None:
         lease = await held(store, "a")

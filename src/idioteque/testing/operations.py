@@ -163,6 +163,20 @@ class OperationsContract:
         seen = started(await store.claim(claim("b"))).outcomes
         assert [(entry.path, entry.outcome) for entry in seen] == [(("one",), TAKEN), (("two",), OTHER)]
 
+    async def test_what_comes_from_elsewhere_has_its_place_among_the_steps(self, store: Store) -> None:
+        lease = await held(store, "a")
+        await store.commit(lease, STEP, OK)
+        for answer, kind in (
+            (await store.take(RUN, ("one",), "evt_9", TAKEN), Won),
+            (await store.take(RUN, ("one",), "evt_10", OTHER), Lost),
+            (await store.commit(lease, ("one",), OTHER), Lost),
+        ):
+            assert isinstance(answer, kind)
+            assert answer.seq == 2
+        after = await store.commit(lease, ("two",), OK)
+        assert isinstance(after, Won)
+        assert after.seq == 3
+
     async def test_a_step_that_takes_nothing_leaves_no_trace(self, store: Store) -> None:
         lease = await held(store, "a")
         await store.take(RUN, ("one",), "evt_9", TAKEN)

@@ -112,7 +112,10 @@ class SeatContract:
         await held(store, "a")
         one = await seated(store, "b")
         await store.commit(one, ONE, OK)
-        assert await store.commit(one, ONE, OTHER) == Lost(OK, held=False, wake=1)
+        answer = await store.commit(one, ONE, OTHER)
+        assert answer == Lost(OK, held=False, wake=1)
+        assert isinstance(answer, Lost)
+        assert answer.seq == 1
 
     async def test_a_failure_of_a_replaced_holder_of_a_step_is_refused(self, store: Store, clock: ManualClock) -> None:
         await held(store, "a")

@@ -270,7 +270,9 @@ class Harness:
             return call  # it will not be called: the engine says why
 
         async def called(*args: Any, **kwargs: Any) -> Any:
-            path = current.get().path
+            step = current.get()
+            assert step is not None, "it is called as a step"
+            path = step.path
             self._calls[context.run_id, path] += 1
             stub = self._stubs.get(path_text(path), self._stubs.get(key))
             with self._movement.activity(f"step {path_text(path)!r} of {context.function_id!r}", context.run_id):

@@ -98,7 +98,7 @@ def committed(reply: Reply) -> Committed:
         case "won":
             return Won(bool(reply.number(1)), reply.number(2), seq=reply.number(3))
         case "lost":
-            return Lost(reply.outcome(1), bool(reply.number(3)), reply.number(4))
+            return Lost(reply.outcome(1), bool(reply.number(3)), reply.number(4), reply.number(5))
         case _:
             return Stale()
 

@@ -1,7 +1,7 @@
 -- Record the outcome (ARGV[6], ARGV[7]; it took ARGV[8]) of the step ARGV[5], or of the body, under the lease of ARGV[3]
 -- and the token ARGV[4].
 local at, run = now(), load_run()
-if not run then return {'lost', -1, '', 0, 0} end
+if not run then return {'lost', -1, '', 0, 0, 0} end
 local place, token, path, ok, payload = ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6]), ARGV[7]
 local answer
 if path == '' then

@@ -14,7 +14,9 @@ end
 
 local function finished(run) return {'finished', run.status, run.ok, run.outcome or '', run.function_id} end
 
-local function lost(row, held, wake) return {'lost', row.ok, row.outcome or '', held and 1 or 0, wake or 0} end
+local function lost(row, held, wake)
+  return {'lost', row.ok, row.outcome or '', held and 1 or 0, wake or 0, row.kind == STEP and row.seq or 0}
+end
 local function won(held, wake, seq) return {'won', held and 1 or 0, wake or 0, seq or 0} end
 local function done(step) return {'done', step.ok, step.outcome} end
 
