@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from idioteque import Context, NonRetryableError, QStashDispatcher, Retry, Worker
+from idioteque import Context, Limit, NonRetryableError, QStashDispatcher, Retry, Worker
 
 FOLDER = Path(os.environ.get("SHOP_FOLDER", "."))
 QUICK = Retry(max_attempts=3, initial_delay_s=0.05, jitter=0)
@@ -31,11 +31,16 @@ class OrderPaid(BaseModel):
     order: str
 
 
+class Poured(BaseModel):
+    type: Literal["poured"] = "poured"
+    order: str
+
+
 class Unheard(BaseModel):
     type: Literal["nobody.listens"] = "nobody.listens"
 
 
-Event = Annotated[OrderPlaced | OrderPaid | Unheard, Field(discriminator="type")]
+Event = Annotated[OrderPlaced | OrderPaid | Poured | Unheard, Field(discriminator="type")]
 
 dispatcher = QStashDispatcher(mount_url=f"http://127.0.0.1:{os.environ.get('SHOP_PORT', '1')}/api/worker", retries=0)
 worker = Worker(events_schema=Event, store=f"sqlite:///{FOLDER / 'runs.db'}", dispatcher=dispatcher)
@@ -69,6 +74,12 @@ async def thank(event: Any, ctx: Context) -> str:
     return str(event.order)
 
 
+@worker.function("pour", on=Poured, concurrency=Limit(1))
+async def pour(event: Poured, ctx: Context) -> str:
+    paid = await ctx.wait_for_event("payment", OrderPaid, where={"order": event.order}, timeout="1d")
+    return "poured" if paid else "left"
+
+
 def make_app() -> Starlette:
-    mount = dispatcher.mount(worker, functions=[ship, thank])
+    mount = dispatcher.mount(worker, functions=[ship, thank, pour])
     return Starlette(routes=[Route("/api/worker", mount)])

@@ -251,4 +251,26 @@ def test_runs_are_counted_found_by_event_and_show_their_messages(page: Page, pla
     shown = twin(place, f"/runs?id={run_id}")["runs"]
     assert [(run["id"], run["messages"]) for run in shown] == [(run_id, 1)]
     assert twin(place, "/runs?id=evt_unknown")["runs"] == []
-    assert twin(place, "/runs")["functions"] == ["ship", "thank"]
+    assert twin(place, "/runs")["functions"][-2:] == ["ship", "thank"]
+
+
+def test_a_run_that_is_throttled_says_at_which_place_its_message_waits(page: Page, place: Place) -> None:
+    runs: list[str] = []
+    for order in ("t-1", "t-2"):
+        send(place, id=order, event={"type": "poured", "order": order})
+        until(
+            lambda order=order: [run["status"] for run in twin(place, f"/runs?id=evt_{order}")["runs"]] == ["waiting"]
+        )
+        runs.append(twin(place, f"/runs?id=evt_{order}")["runs"][0]["id"])
+    place.call("/v2/flowControl/pour/pause")
+    for order in ("t-2", "t-1"):
+        message = send(place, id=f"paid-{order}", event={"type": "order.paid", "order": order})
+        until(lambda message=message: bool(twin(place, f"/events/{message}")["event"]["woke"]))
+    why = {order: twin(place, f"/runs/{run}")["why"] for order, run in zip(("t-1", "t-2"), runs, strict=True)}
+    assert {one["cause"] for one in why.values()} == {"throttled"}
+    assert why["t-2"]["text"].endswith("waiting there: 2; its own is number 1")
+    assert why["t-1"]["text"].endswith("waiting there: 2; its own is number 2")
+    page.goto(f"{place.server.url}/runs/{runs[0]}")
+    expect(page.get_by_label("Why it is not moving")).to_contain_text("its own is number 2")
+    place.call("/v2/flowControl/pour/resume")
+    expect(page.locator("h1 .status")).to_have_text("completed")

@@ -144,6 +144,82 @@ def test_a_message_is_published_shown_sent_again_and_left_in_the_trail(place: Pl
     assert any("message.publish" in line for line in place.server.lines)
 
 
+OPTIONS = {
+    "Retries": "2", "Retry_Delay": "1000 * 2", "Label": "kept", "Timeout": "20s", "Forward_X_Note": "mine",
+    "Flow_Control_Key": "kept", "Flow_Control_Value": "parallelism=3, rate=5, period=1m",
+    "Callback": "https://example.com/after", "Failure_Callback": "https://example.com/failed",
+    "Failure_Callback_Forward_X_Kind": "failure",
+}  # fmt: skip
+KEPT = ("maxRetries", "retryDelayExpression", "labels", "timeout", "flowControlKey", "parallelism", "rate", "period",
+        "callback", "failureCallback", "failureCallbackHeaders", "header", "body", "method")  # fmt: skip
+
+
+def logged(place: Place, message_id: str) -> dict[str, object]:
+    entry: dict[str, object] = json.loads(place.get(f"/v2/logs?messageId={message_id}&count=1"))["logs"][0]
+    return entry
+
+
+def test_what_is_sent_again_keeps_everything_that_it_was_sent_with(place: Place) -> None:
+    visitor = place.visitor()
+    first = place.publish("/keep", b'{"n": 1}', **OPTIONS)
+    until(lambda: logged(place, first)["state"] == "DELIVERED")
+    again = visitor.act(f"/messages/{first}", f"/messages/{first}/again").headers["location"].rpartition("/")[2]
+    bad = place.publish("/bad-keep", b'{"n": 1}', **{**OPTIONS, "Retries": "0"})
+    until(lambda: bad in visitor.get("/dead-letters").text)
+    letter = json.loads(place.get(f"/v2/dlq?messageId={bad}"))["messages"][0]["dlqId"]
+    fields = {"url": f"{place.destination.url}/keep-mended", "body": '{"n": 1}'}
+    mended = visitor.act("/runs", f"/dead-letters/{letter}/edit", fields).headers["location"].rpartition("/")[2]
+    before = logged(place, first)
+    assert all(name in before for name in KEPT)
+    for copy, retries in ((again, 2), (mended, 0)):
+        after = logged(place, copy)
+        assert {name: after.get(name) for name in KEPT} == {
+            **{name: before[name] for name in KEPT},
+            "maxRetries": retries,
+        }
+    assert visitor.act(f"/messages/{first}", f"/messages/{first}/retry").status == 400, "it is over"
+
+
+def test_a_message_that_waits_is_retried_now(place: Place) -> None:
+    visitor = place.visitor()
+    waiting = place.publish("/now", b"soon", Delay="1h", Label="now")
+    assert "Retry now" in visitor.get(f"/messages/{waiting}").text
+    done = visitor.act(f"/messages/{waiting}", f"/messages/{waiting}/retry")
+    assert done.status == 303, done.text
+    until(lambda: any(request.target == "/now" for request in place.destination.received))
+    assert str(logged(place, waiting)["state"]).startswith("CANCEL")
+    copy = done.headers["location"].rpartition("/")[2]
+    until(lambda: logged(place, copy)["state"] == "DELIVERED")
+    took = json.loads(visitor.get(f"/messages/{copy}.json").text)["entries"][-1]["took_ms"]
+    assert took is not None
+    assert took >= 0
+
+
+def test_a_redacted_message_is_not_sent_again_without_what_was_redacted(place: Place) -> None:
+    visitor = place.visitor()
+    secret = place.publish("/secret", b"card 4242", Redact_Fields="body")
+    until(lambda: logged(place, secret)["state"] == "DELIVERED")
+    refused = visitor.act(f"/messages/{secret}", f"/messages/{secret}/again")
+    assert (refused.status, "was redacted" in refused.text) == (400, True)
+
+
+def test_the_log_is_searched_by_every_filter_of_the_api(place: Place) -> None:
+    visitor = place.visitor()
+    found = place.publish("/filtered", b"x", Label="filtered", Flow_Control_Key="filters", Flow_Control_Value="rate=9")
+    until(lambda: logged(place, found)["state"] == "DELIVERED")
+    host = place.destination.url.removeprefix("http://")
+    for query in (
+        "label=filtered", "flowControlKey=filters", f"messageId={found}", "state=DELIVERED&label=filtered",
+        "label=filtered&path=/filtered", "label=filtered&fromDate=2020-01-31T12:00&toDate=2099-01-01",
+        f"label=filtered&host={host}", f"url={place.destination.url}/filtered",
+    ):  # fmt: skip
+        entries = json.loads(visitor.get(f"/messages.json?{query}").text)["entries"]
+        assert {entry["message_id"] for entry in entries} == {found}, query
+    for query in ("label=filtered&queueName=none", "label=filtered&toDate=2020-01-01", "scheduleId=none"):
+        assert json.loads(visitor.get(f"/messages.json?{query}").text)["entries"] == [], query
+    assert visitor.get("/messages?fromDate=soon").status == 400
+
+
 def test_dead_letters_are_grouped_counted_and_retried(place: Place) -> None:
     visitor = place.visitor()
     sent = {place.publish("/bad-batch", b"x", Retries="0") for _ in range(2)}

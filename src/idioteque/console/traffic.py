@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass
+from typing import Any
 
-from idioteque.client import Json
-from idioteque.console.entries import Entry, Payload, headers_of, payload, text, timeline, unpacked
+from idioteque.client import PAGE_COUNT_MAX, Json
+from idioteque.console.entries import Entry, Payload, carried, headers_of, number, payload, text, timeline, unpacked
 from idioteque.console.frame import Visit
 from idioteque.errors import IdiotequeError
 from idioteque.paths import path_text
@@ -59,6 +61,34 @@ async def deliveries_of(visit: Visit, record: RunRecord) -> tuple[Delivery, ...]
         _delivery(message_id, moments, said, chars_max)
         for (message_id, moments), said in zip(shown, found, strict=True)
     )
+
+
+async def place_in_line(visit: Visit, record: RunRecord) -> int | None:
+    """Return the place, from 1, of the first message of a run among those that wait behind its flow-control key.
+
+    None when the server does not tell who waits, or none of the first hundred is this run's.
+    """
+    options: dict[str, Any] = json.loads(record.options)
+    flow = options.get("flow")
+    if flow is None:
+        return None
+    try:
+        line = await visit.api.waiting([("flowControlKey", str(flow[0]))]) or []
+        places = {text(one, "messageId"): number(one, "place") for one in line}
+        if not places:
+            return None
+        wanted = [("messageId", message_id) for message_id in places]
+        rows = (await visit.api.events([*wanted, ("state", "CREATED")], count=PAGE_COUNT_MAX)).entries
+    except IdiotequeError:
+        return None
+    bodies = {text(row, "messageId"): unpacked(row, "body") for row in rows}
+    own = [places[one] for one, body in bodies.items() if one in places and _is_of(record, body, one)]
+    return min(own, default=None)
+
+
+def _is_of(record: RunRecord, body: bytes, message_id: str) -> bool:
+    found = carried(body, message_id)
+    return found is not None and found.run_id == record.run_id
 
 
 def _delivery(message_id: str, took: list[Took], rows: list[Json], chars_max: int) -> Delivery:

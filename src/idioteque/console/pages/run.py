@@ -15,7 +15,7 @@ from idioteque.console.history import AttemptLine, JournalLine, attempt_lines, j
 from idioteque.console.mounts import mount_of
 from idioteque.console.pages.runs import RunLine, change, line_of
 from idioteque.console.rendering import pretty
-from idioteque.console.traffic import MESSAGES_MAX, Delivery, deliveries_of
+from idioteque.console.traffic import MESSAGES_MAX, Delivery, deliveries_of, place_in_line
 from idioteque.console.waterfall import Waterfall, waterfall
 from idioteque.errors import InvalidValue, RunUnknown
 from idioteque.paths import path_text
@@ -116,7 +116,10 @@ async def _reason(visit: Visit, record: RunRecord) -> Reason | None:
     found = await visit.runs.runs(mount_url, visit.session.token).why(record.run_id)
     if found is None:  # it has ended meanwhile
         return None
-    return Reason(found.cause, found.text, None if found.until is None else round(found.until.timestamp() * 1000))
+    said = found.text
+    if found.cause == "throttled" and (place := await place_in_line(visit, record)) is not None:
+        said += f"; its own is number {place}"
+    return Reason(found.cause, said, None if found.until is None else round(found.until.timestamp() * 1000))
 
 
 def _origin(record: RunRecord) -> tuple[str, str] | None:
