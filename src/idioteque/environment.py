@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from idioteque.errors import ConfigurationError
 
@@ -17,6 +18,20 @@ DEV_NEXT_SIGNING_KEY = "sig_5ZB6DVzB1wjE8S6rZ7eenA8Pdnhs"
 
 _ON = ("true", "1")
 _OFF = ("false", "0", "")
+
+LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
+
+
+def is_loopback_name(host: str) -> bool:
+    """Whether a `Host` header names this machine by a name that nobody else can have.
+
+    What runs without a login answers to no other: a web page may have its own name bound to 127.0.0.1.
+    """
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").removesuffix(".")
+    except ValueError:
+        return False
+    return name in LOOPBACK_NAMES or name.endswith(".localhost")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import logging
 from pathlib import Path
 
 import pytest
 
 from idioteque.database import open_database
+from idioteque.environment import DEV_TOKEN
 from idioteque.server.config import ServerConfig
+from tests.processes import start_server
 from tests.server.house import CURRENT_KEY, ENVIRONMENT, NEXT_KEY, READONLY, SHOP, House, call_app, open_house
 
 
@@ -107,3 +111,42 @@ async def test_dev_uses_the_published_credentials_and_reaches_private_destinatio
         assert (await house.call("POST", "/v2/publish/http://192.168.1.5/", token=token)).status == 200
         reply = await house.call("POST", "/v2/publish/http://169.254.169.254/latest", token=token)
         assert (reply.status, "metadata" in reply.json["error"]) == (400, True)
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.nip.io", "192.0.2.1:8080", "localhost.evil.example", "", "["]
+)
+async def test_under_dev_only_loopback_names_are_answered(host: str) -> None:
+    """A page whose name was bound to 127.0.0.1 speaks to this server as to its own, and the token is published."""
+    async with open_house(config=ServerConfig(dev=True)) as house:
+        for method, target in (("POST", f"/v2/publish/{SHOP}"), ("GET", "/v2/events"), ("GET", "/metrics"),
+                               ("GET", "/status"), ("POST", "/v2/batch")):  # fmt: skip
+            reply = await house.call(method, target, headers={"Host": host}, token=DEV_TOKEN)
+            assert (reply.status, list(reply.json)) == (421, ["error"]), target
+        assert house.wire.requests == []
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:8080", "LOCALHOST", "127.0.0.1:8080", "[::1]:8080", "shop.localhost", None]
+)
+async def test_under_dev_loopback_names_are_answered(host: str | None) -> None:
+    headers = {} if host is None else {"Host": host}
+    async with open_house(config=ServerConfig(dev=True)) as house:
+        assert (await house.call("GET", "/v2/events", headers=headers, token=DEV_TOKEN)).status == 200
+        assert (await house.call("GET", "/status", headers=headers, token=None)).status == 200
+
+
+async def test_without_dev_every_name_is_answered(house: House) -> None:
+    assert (await house.call("GET", "/v2/events", headers={"Host": "qstash.example.com"})).status == 200
+
+
+def test_a_real_dev_server_does_not_publish_for_another_name(tmp_path: Path) -> None:
+    server = start_server(tmp_path, args=["--dev"])
+    try:
+        for host, status in (("evil.example", 421), (f"127.0.0.1:{server.port}", 200)):
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)) as connection:
+                headers = {"Authorization": f"Bearer {DEV_TOKEN}", "Host": host, "Upstash-Delay": "1h"}
+                connection.request("POST", "/v2/publish/https://shop.example/x", b"", headers)
+                assert connection.getresponse().status == status, host
+    finally:
+        assert server.stop() == 0

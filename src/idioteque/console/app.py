@@ -38,6 +38,7 @@ from idioteque.console.rendering import mark
 from idioteque.console.sessions import COOKIE, Notice, Session
 from idioteque.console.settings import ConsoleSettings, checked_prefix
 from idioteque.console.sheet import Sheet
+from idioteque.environment import is_loopback_name
 from idioteque.errors import (
     ConfigurationError,
     DatabaseError,
@@ -65,7 +66,6 @@ HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
 )
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 logger = logging.getLogger("idioteque.console")
 
@@ -122,7 +122,7 @@ class Console:
             await send(message)
 
         scope = self._addressed(scope)
-        if self._settings.dev and not _is_loopback(Request(scope)):
+        if self._settings.dev and not is_loopback_name(Request(scope).headers.get("host", "")):
             await PlainTextResponse("under --dev the console answers to loopback names only", 421)(
                 scope, receive, send_guarded
             )
@@ -295,14 +295,6 @@ async def _asset(request: Request) -> Response:
 
 def _method(screen: Screen) -> str:
     return "POST" if screen.act else "GET"
-
-
-def _is_loopback(request: Request) -> bool:
-    host = request.headers.get("host", "")
-    try:
-        return urlsplit(f"//{host}").hostname in LOOPBACK_HOSTS
-    except ValueError:
-        return False
 
 
 def _is_own_origin(request: Request) -> bool:

@@ -11,6 +11,7 @@ Refused
 ├── TargetTooLong       414
 ├── UnsupportedEncoding 415  a compressed body
 ├── ExpectationFailed   417
+├── Misdirected         421  under `--dev`, by another name than this machine's own
 ├── TooManyRequests     429
 ├── HeadersTooLarge     431
 ├── TooManyConnections  503
@@ -100,6 +101,12 @@ class TooManyConnections(Refused):
     """This server, or this peer, has as many connections as it may have."""
 
     status = 503
+
+
+class Misdirected(Refused):
+    """A server for development answers to its own machine's names only."""
+
+    status = 421
 
 
 class TooManyRequests(Refused):

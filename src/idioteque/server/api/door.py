@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from starlette.types import ASGIApp
 
+from idioteque.environment import is_loopback_name
 from idioteque.errors import DatabaseError
 from idioteque.server.api.reply import Disconnected, Receive, Scope, Send, error_json, read_body, send_json
 from idioteque.server.api.services import bearer_token
@@ -29,7 +30,7 @@ from idioteque.server.core.queues import Queues
 from idioteque.server.core.resolution import Resolution
 from idioteque.server.core.schedules import Schedules, asks_for_schedule
 from idioteque.server.core.url_groups import Addressed, UrlGroups, fan_out_bytes
-from idioteque.server.errors import BadRequest, Forbidden, MethodNotAllowed, Refused, TooLarge
+from idioteque.server.errors import BadRequest, Forbidden, MethodNotAllowed, Misdirected, Refused, TooLarge
 from idioteque.server.front.request import Answer, Request
 from idioteque.server.model import Accepted
 from idioteque.server.wire.headers import Pairs
@@ -97,6 +98,7 @@ class Door:
         is_batch = path == BATCH
         if not (is_batch or path.startswith((PUBLISH, ENQUEUE))):
             return None
+        self._check_name(request)
         self._admit(request)
         _check_method(request)
         return self._config.batch_bytes_max if is_batch else self._config.body_bytes_max
@@ -156,6 +158,7 @@ class Door:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = request_of(scope)
+        self._check_name(request)
         if not (request.path.startswith(b"/v2/") or request.path == b"/v2"):
             await self._rest(scope, receive, send)
             return
@@ -170,6 +173,12 @@ class Door:
         request.body = await read_body(dict(request.headers), receive, bytes_max)
         status, text = await endpoint(request)
         await send_json(send, status, text)
+
+    def _check_name(self, request: Request) -> None:
+        """Raise `Misdirected` where a page of another name may speak to a server whose token is published."""
+        host = request.header(b"host") if self._config.dev else None
+        if host is not None and not is_loopback_name(host.decode("latin-1")):
+            raise Misdirected("under --dev the server answers to loopback names only")
 
     def _admit(self, request: Request) -> None:
         """Raise `Refused` for a request whose token does not allow it."""
