@@ -84,7 +84,15 @@ class Client:
 
     def cancel(self, run: str) -> None:
         """Cancel a run, beside whatever the script does."""
-        self._spawn(self._until_done(lambda: self._runs.cancel(run), InvalidValue))
+        self._spawn(self._cancelled(run))
+
+    async def _cancelled(self, run: str) -> None:
+        try:
+            await self._until_done(lambda: self._runs.cancel(run), InvalidValue)
+        except TimeoutError:
+            if await self._until_done(lambda: self._runs.get(run)) is not None:
+                raise
+            # Its event never began it: nothing was there to be cancelled.
 
     async def _until_done(self, call: Callable[[], Awaitable[T]], *resigning: type[Exception]) -> T | None:
         for _ in range(TRIES_MAX):

@@ -92,6 +92,13 @@ def test_a_run_that_only_stands_for_a_dead_letter_ends_when_another_took_its_pla
     assert not world.violations, described(world)
 
 
+def test_the_cancellation_of_a_run_that_never_begins_comes_to_nothing() -> None:
+    """The fault meets the second event of a singleton, which is dismissed."""
+    world = drawn(606)
+    assert not world.violations, described(world)
+    assert world.injected[faults.CANCEL] == 1
+
+
 def test_a_sign_of_life_that_is_held_up_for_longer_than_a_lease_explains_a_repeated_effect() -> None:
     world = drawn(529440529)
     assert not world.violations, described(world)
