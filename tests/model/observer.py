@@ -60,9 +60,14 @@ class Observer:
             self.blame(f"the failure of {path} was recorded against a live holder")
         if path != BODY and outcome == INTERRUPTED and not self.crashes:
             self.blame(f"{path} was interrupted without a fault")
+        is_inner = any(
+            run_id == lease.run_id and inner[: len(path)] == path and inner != path and each == outcome
+            for (run_id, _, inner), each in self._outcomes.items()
+        )
         if (
             path != BODY
             and outcome == CRASH_LOOP
+            and not is_inner  # the failure of a step inside, which came through
             and self.crashes - self._marks.get((lease.run_id, path), 0) < MAX_STRIKES
         ):
             self.blame(f"{path} is taken for a crash loop, which it is not")

@@ -397,7 +397,6 @@ PROGRAMS = {
     )
 }
 RARE = {
-    "box": "a step that runs steps is taken for one that kills its process after three faults of other kinds",
     "singleton": "a duplicate of an acknowledged event begins the run that the first did not, and dies",
 }
 """What the protocol as built does not hold under many faults at once: program, and what breaks it."""
