@@ -274,3 +274,25 @@ def test_a_run_that_is_throttled_says_at_which_place_its_message_waits(page: Pag
     expect(page.get_by_label("Why it is not moving")).to_contain_text("its own is number 2")
     place.call("/v2/flowControl/pour/resume")
     expect(page.locator("h1 .status")).to_have_text("completed")
+
+
+def test_events_are_told_and_sent_again_by_commands_too(place: Place) -> None:
+    run_id = placed(place, "o-cli", express=True)
+    paid = send(place, id="paid-cli", event={"type": "order.paid", "order": "o-cli"})
+    until(lambda: bool(twin(place, f"/events/{paid}")["event"]["woke"]))
+
+    def command(*arguments: str) -> str:
+        store = f"sqlite:///{place.runs['folder']}/runs.db"
+        own = {"QSTASH_URL": place.server.url, "QSTASH_TOKEN": place.server.token, "IDIOTEQUE_STORE": store}
+        line = [sys.executable, "-m", "idioteque", "events", *arguments]
+        done = subprocess.run(line, env={**os.environ, **own}, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    listed = json.loads(command("list", "--type", "order.paid", "--json"))
+    [one] = [event for event in listed if event["message_id"] == paid]
+    assert [run["function_id"] for run in one["started"]] == ["thank"]
+    assert one["woke"] == [{"run_id": run_id, "step": "payment"}]
+    assert f"woke {run_id} at payment" in command("show", paid)
+    sent = json.loads(command("again", paid, "--json"))["sent"]
+    until(lambda: sent in {event["event_id"] for event in twin(place, "/events?type=order.paid")["events"]})

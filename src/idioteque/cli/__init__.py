@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, str] = {
     "logs": "idioteque.cli.logs:logs",
     "status": "idioteque.cli.status:status",
     "runs": "idioteque.cli.runs:runs",
+    "events": "idioteque.cli.events:events",
     "migrate": "idioteque.cli.migrate:migrate",
     "doctor": "idioteque.cli.doctor:doctor",
     "completion": "idioteque.cli.completion:completion",

@@ -3,67 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from idioteque.client import Json
-from idioteque.console.entries import Entry, Payload, payload, text, timeline, unpacked
+from idioteque.console.arrivals import Arrivals, EventLine
+from idioteque.console.entries import Entry, text, timeline
 from idioteque.console.forms import EventForm, event_from, forms_of
 from idioteque.console.frame import Answer, Done, NotShown, Page, Screen, Visit
-from idioteque.console.pages.runs import event_type
-from idioteque.console.rendering import pretty
 from idioteque.console.sending import publish_event
-from idioteque.dispatcher import EventEnvelope, decode
-from idioteque.errors import EventRejected, InvalidValue
-from idioteque.insight import Effects
-from idioteque.paths import path_text
-from idioteque.records import Status
+from idioteque.errors import InvalidValue
+from idioteque.insight import insight_of
 
 EVENTS_MAX = 50
-LOOKED_AT_MAX = 1000
-ENTRIES_COUNT = 100
-TIMELINE_MAX = 1000
-SAID_LENGTH_MAX = 300
-STATES = ("DELIVERED", "ERROR", "FAILED")
-"""The states in which a message has arrived: each is an answer of the mount, or the lack of one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """A run that an event started."""
-
-    id: str
-    function_id: str
-    status: Status
-
-
-@dataclass(frozen=True, slots=True)
-class Woke:
-    """A wait that an event ended."""
-
-    run_id: str
-    step: str
-
-
-@dataclass(frozen=True, slots=True)
-class EventLine:
-    """An event that came to a mount: `said` is what the mount answered last.
-
-    `why` tells, of one that started and woke nothing, why that is; "" while the store tells what it did.
-    """
-
-    at_ms: int
-    event_id: str
-    type: str
-    message_id: str
-    url: str
-    state: str
-    said: str
-    event: Payload
-    started: tuple[Started, ...]
-    woke: tuple[Woke, ...]
-    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,32 +51,19 @@ class NewEventView:
 
 async def list_events(visit: Visit) -> Answer:
     wanted, cursor = visit.asked("type"), visit.asked("cursor") or None
-    rows: dict[str, tuple[Json, EventEnvelope]] = {}
-    looked_at = 0
-    while len(rows) < EVENTS_MAX and looked_at < LOOKED_AT_MAX:
-        page = await visit.api.events([("state", state) for state in STATES], cursor, ENTRIES_COUNT)
-        looked_at += len(page.entries)
-        for row in page.entries:
-            envelope = _envelope(visit, row)
-            if envelope is not None and wanted in ("", event_type(envelope.event)):
-                rows.setdefault(text(row, "messageId"), (row, envelope))
-        cursor = page.cursor
-        if cursor is None:
-            break
-    lines = await _lines(visit, list(rows.values()))
+    lines, looked_at, cursor = await _arrivals(visit).page(wanted, cursor, EVENTS_MAX)
     return Page("events.html", EventsView(lines, wanted, looked_at, visit.services.runs is not None, cursor))
 
 
 async def show_event(visit: Visit) -> Answer:
-    row, envelope, rows = await _found(visit)
-    [line] = await _lines(visit, [(row, envelope)])
-    return Page("event.html", EventView(line, timeline(rows, visit.services.settings.shown_chars_max)))
+    event, _, rows = await _found(visit)
+    return Page("event.html", EventView(event, timeline(rows, visit.services.settings.shown_chars_max)))
 
 
 async def send_again(visit: Visit) -> Answer:
     """Publish an event like this one under an id of its own: under the same one, it would start nothing."""
-    row, envelope, _ = await _found(visit)
-    return await _published(visit, text(row, "url"), envelope.event)
+    event, whole, _ = await _found(visit)
+    return await _published(visit, event.url, whole)
 
 
 async def show_new(visit: Visit) -> Answer:
@@ -160,80 +99,17 @@ async def _published(visit: Visit, url: str, event: bytes) -> Done:
     return Done(said, "/events", target=f"{published.event_id} to {url}")
 
 
-async def _found(visit: Visit) -> tuple[Json, EventEnvelope, list[Json]]:
-    asked = [("messageId", visit.path["id"]), ("order", "earliestFirst")]
-    rows = (await visit.api.events(asked, count=TIMELINE_MAX)).entries
-    envelope = _envelope(visit, rows[-1]) if rows else None
-    if envelope is None:
+async def _found(visit: Visit) -> tuple[EventLine, bytes, list[Json]]:
+    found = await _arrivals(visit).of(visit.path["id"])
+    if found is None:
         raise NotShown(f"message {visit.path['id'][:100]} carries no event, or its time in the log is over")
-    return rows[-1], envelope, rows
+    return found
 
 
-def _envelope(visit: Visit, row: Json) -> EventEnvelope | None:
-    """Return the event that a message carries to a mount: our own envelope, or a bare one where the mount is known."""
-    body, message_id = unpacked(row, "body"), text(row, "messageId")
-    if b'"idioteque"' not in body[:200] and text(row, "url") != visit.services.settings.mount_url:
-        return None
-    try:
-        envelope = decode(body, message_id)
-    except (EventRejected, InvalidValue):
-        return None
-    return envelope if isinstance(envelope, EventEnvelope) else None
-
-
-async def _lines(visit: Visit, rows: Sequence[tuple[Json, EventEnvelope]]) -> tuple[EventLine, ...]:
-    effects: Sequence[Effects | None] = [None] * len(rows)
-    if visit.services.runs is not None:
-        effects = await visit.services.runs.effects([envelope.event_id for _, envelope in rows])
-    return tuple(_line(visit, row, envelope, one) for (row, envelope), one in zip(rows, effects, strict=True))
-
-
-def _line(visit: Visit, row: Json, envelope: EventEnvelope, effects: Effects | None) -> EventLine:
-    known = effects or Effects()
-    state = text(row, "state")
-    said = _said(unpacked(row, "responseBody")) or text(row, "error")[:SAID_LENGTH_MAX]
-    started = tuple(Started(run.run_id, run.function_id, run.status) for run in known.runs)
-    woke = tuple(Woke(run_id, path_text(path)) for run_id, path in known.woke)
-    return EventLine(
-        at_ms=int(text(row, "time") or 0),
-        event_id=envelope.event_id,
-        type=event_type(envelope.event),
-        message_id=text(row, "messageId"),
-        url=text(row, "url"),
-        state=state,
-        said=said,
-        event=payload(pretty(envelope.event).encode(), visit.services.settings.shown_chars_max),
-        started=started,
-        woke=woke,
-        why="" if started or woke else _why(state, said, is_known=effects is not None),
-    )
-
-
-def _said(answer: bytes) -> str:
-    """Return what a mount's answer says: its message, or the whole of it."""
-    said = answer.decode(errors="replace")
-    try:
-        document: object = json.loads(said)
-    except (ValueError, RecursionError):
-        document = None
-    if isinstance(document, dict):
-        fields = cast(Json, document)
-        said = text(fields, "message") or text(fields, "error") or said
-    return " ".join(said.split())[:SAID_LENGTH_MAX]
-
-
-def _why(state: str, said: str, *, is_known: bool) -> str:
-    """Say why an event did nothing: the mount's answer tells."""
-    match state:
-        case "FAILED":
-            return f"its message was given up and is a dead letter: {said or 'no answer'}"
-        case "DELIVERED":
-            text = said or "the mount accepted it and said nothing"
-            return text if is_known else f"the mount said: {text} (no store of runs is known here)"
-        case "ERROR":
-            return f"the mount did not accept it yet: {said or 'no answer'}; it is tried again"
-        case _:
-            return "its message is on its way"
+def _arrivals(visit: Visit) -> Arrivals:
+    settings = visit.services.settings
+    look = None if visit.services.runs is None else insight_of(visit.services.runs.store)
+    return Arrivals(visit.api, look, settings.mount_url, settings.shown_chars_max)
 
 
 async def _forms(visit: Visit) -> tuple[tuple[EventForm, ...], str, str]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast, get_args
+from typing import get_args
 
-from idioteque.client import Json
+from idioteque.console.arrivals import type_in
 from idioteque.console.desk import COUNT_MAX
-from idioteque.console.entries import text
 from idioteque.console.frame import Answer, Done, Page, Screen, Visit
 from idioteque.console.mounts import mount_of
 from idioteque.errors import IdiotequeError, InvalidValue
@@ -83,15 +81,9 @@ def line_of(record: RunRecord) -> RunLine:
     error = describe(outcome.payload) if outcome is not None and not outcome.ok else record.error or ""
     duration_ms = None if record.finished_at_ms is None else max(0, record.finished_at_ms - record.created_at_ms)
     return RunLine(
-        record.run_id, record.function_id, record.event_id, event_type(record.event), record.status,
+        record.run_id, record.function_id, record.event_id, type_in(record.event), record.status,
         record.created_at_ms, duration_ms, record.attempts, record.messages, error,
     )  # fmt: skip
-
-
-def event_type(event: bytes) -> str:
-    """Return the `type` of an event, "" when it has none."""
-    document: object = json.loads(event)
-    return text(cast(Json, document), "type") if isinstance(document, dict) else ""
 
 
 def _status(name: str) -> Status | None:
