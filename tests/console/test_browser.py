@@ -40,11 +40,12 @@ def test_the_focus_stays_where_it_was_when_a_page_changes(page: Page, place: Pla
 def test_what_comes_while_somebody_is_typing_is_shown_afterwards(page: Page, place: Place) -> None:
     page.goto(f"{place.server.url}/messages")
     expect(page.locator(".live.on")).to_be_visible()
-    page.get_by_label("URL").fill("half a wo")
+    field = page.get_by_role("search").locator("[data-search]")
+    field.fill("half a wo")
     message = place.publish("/typing")
     until(lambda: message in place.visitor().get("/messages").text)
-    expect(page.get_by_label("URL")).to_have_value("half a wo")
-    page.get_by_label("URL").blur()
+    expect(field).to_have_value("half a wo")
+    field.blur()
     expect(page.locator(f'a[href="/messages/{message}"]').first).to_be_visible()
 
 
