@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 import httptools
@@ -17,6 +18,9 @@ TOGETHER_BYTES_MAX = 64 * 1024  # a head and a body that are no longer go out in
 CONTENT_LENGTH = b"content-length"
 TRANSFER_ENCODING = b"transfer-encoding"
 
+Tell = Callable[[HttpResponse | TransportError], None]
+"""Called once with what came of an exchange; it must not raise."""
+
 
 class Connection(Speaker):
     """A connection to `where`; it is the pool's business who may use it when.
@@ -26,8 +30,8 @@ class Connection(Speaker):
     """
 
     __slots__ = (
-        "_body", "_done", "_future", "_head_bytes", "_headers", "_is_delimited", "_is_head", "_is_head_read",
-        "_parser", "_room", "_transport", "_until_close", "closed", "heard", "idle_since", "is_open", "where",
+        "_body", "_done", "_head_bytes", "_headers", "_is_delimited", "_is_head", "_is_head_read", "_parser",
+        "_room", "_tell", "_transport", "_until_close", "closed", "heard", "idle_since", "is_open", "where",
     )  # fmt: skip
 
     def __init__(self, where: str) -> None:
@@ -37,7 +41,7 @@ class Connection(Speaker):
         self.heard = False
         self.idle_since = 0.0
         self._parser = httptools.HttpResponseParser(self)
-        self._future: asyncio.Future[HttpResponse] | None = None
+        self._tell: Tell | None = None
         self._headers: list[tuple[str, str]] = []
         self._body: list[bytes] = []
         self._head_bytes = 0
@@ -47,9 +51,9 @@ class Connection(Speaker):
         self._until_close = False
         self._done = False
 
-    def exchange(self, head: bytes, body: bytes, *, is_head: bool, bytes_max: int) -> asyncio.Future[HttpResponse]:
-        """Send a request; the future has the response, or `ConnectionCut`."""
-        self._future = future = asyncio.get_running_loop().create_future()
+    def exchange(self, head: bytes, body: bytes, tell: Tell, *, is_head: bool, bytes_max: int) -> None:
+        """Send a request; `tell` is called with the response or why there is none, in a later turn of the loop."""
+        self._tell = tell
         self._headers, self._body = [], []
         self._head_bytes, self._room = 0, bytes_max
         self._is_head, self._done, self.heard = is_head, False, False
@@ -59,7 +63,11 @@ class Connection(Speaker):
             self._transport.write(head + body)
         else:
             self._transport.writelines((head, body))
-        return future
+
+    def drop(self) -> None:
+        """Close the connection at once; nobody is told of the exchange."""
+        self._tell = None
+        self.abort()
 
     def expire(self, timeout_s: float) -> None:
         """End the exchange that has taken so long."""
@@ -76,7 +84,7 @@ class Connection(Speaker):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._future is None:  # nothing was asked: whatever this is, the next response would stand behind it
+        if self._tell is None:  # nothing was asked: whatever this is, the next response would stand behind it
             self.abort()
             return
         self.heard = True
@@ -160,21 +168,21 @@ class Connection(Speaker):
     # ---- the end of an exchange
 
     def _finish(self) -> None:
-        future, self._future = self._future, None
+        tell, self._tell = self._tell, None
         if self._transport.get_write_buffer_size():  # answered before all was sent: nothing can follow that
             self.is_open = False
         if not self.is_open:
             self._transport.abort()
-        if future is not None and not future.done():
+        if tell is not None:
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-            future.set_result(HttpResponse(self._parser.get_status_code(), self._headers, body, self._room >= 0))
+            tell(HttpResponse(self._parser.get_status_code(), self._headers, body, self._room >= 0))
 
     def _cut(self, reason: str) -> None:
         self._fail(ConnectionCut(f"{self.where}: {reason}"))
 
     def _fail(self, error: TransportError) -> None:
-        future, self._future = self._future, None
+        tell, self._tell = self._tell, None
         self.is_open = False
         self._transport.abort()
-        if future is not None and not future.done():
-            future.set_exception(error)
+        if tell is not None:
+            tell(error)

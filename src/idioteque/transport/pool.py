@@ -8,12 +8,13 @@ import functools
 import re
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from urllib.parse import urlsplit
 
 from idioteque.errors import ConnectionCut, ExchangeTimeout, TransportError
 from idioteque.transport.addresses import AddressCheck, Target, check_literal, connect, resolve, target_of
-from idioteque.transport.connection import Connection
+from idioteque.transport.connection import Connection, Tell
 from idioteque.transport.records import DEFAULT_TIMEOUT_S, RESPONSE_BYTES_MAX, HttpRequest, HttpResponse
 
 KEEP_ALIVE_S = 4.0  # below the five seconds after which common servers close an idle connection
@@ -67,9 +68,7 @@ class PooledTransport:
         if kept is not None:
             pool.set_deadline(kept, timeout_s)
             try:
-                return await kept.exchange(
-                    head, request.body, is_head=request.method == "HEAD", bytes_max=response_bytes_max
-                )
+                return await _exchange(kept, head, request, response_bytes_max)
             except ConnectionCut:
                 if kept.heard or request.method not in IDEMPOTENT:
                     raise
@@ -84,9 +83,7 @@ class PooledTransport:
                 while True:
                     connection, is_fresh = await pool.take(target, self._check)
                     try:
-                        return await connection.exchange(
-                            head, request.body, is_head=request.method == "HEAD", bytes_max=response_bytes_max
-                        )
+                        return await _exchange(connection, head, request, response_bytes_max)
                     except ConnectionCut:
                         # A kept connection may be closed just when it is used again, before the request was looked at.
                         if is_fresh or connection.heard or request.method not in IDEMPOTENT:
@@ -98,6 +95,28 @@ class PooledTransport:
                         pool.give_back(target, connection)
         except TimeoutError:
             raise ExchangeTimeout(f"{target.where} did not answer within {timeout_s:g} s") from None
+
+    def begin(
+        self, request: HttpRequest, tell: Tell, *, timeout_s: float, response_bytes_max: int
+    ) -> Callable[[], None] | None:
+        """See `Beginning`: it can where a connection is kept for the request, and that is never sent twice."""
+        pool = self._pools.get(asyncio.get_running_loop())
+        if pool is None or timeout_s < LOOKED_AT_S or request.method in IDEMPOTENT:
+            return None
+        try:
+            target = target_of(request.url)
+            if self._check is not None:
+                check_literal(target, self._check)
+            head = _head(request, target)
+        except (TransportError, ValueError):
+            return None  # `send` says what is wrong
+        kept = pool.take_kept(target)
+        if kept is None:
+            return None
+        pool.set_deadline(kept, timeout_s)
+        ended = partial(pool.ended, target, kept, tell)
+        kept.exchange(head, request.body, ended, is_head=False, bytes_max=response_bytes_max)
+        return partial(pool.drop, target, kept)
 
     async def _pool(self, loop: asyncio.AbstractEventLoop) -> _Pool:
         pool = self._pools[loop] = _Pool(loop, self._connections_per_host_max)
@@ -177,6 +196,18 @@ class _Pool:
     def unset_deadline(self, connection: Connection) -> None:
         """Let a connection's exchange have ended."""
         del self._deadlines[connection]
+
+    def ended(self, target: Target, connection: Connection, tell: Tell, outcome: HttpResponse | TransportError) -> None:
+        """Take a kept connection back whose exchange has a deadline and has ended, and pass on what came of it."""
+        self.unset_deadline(connection)
+        self.give_back(target, connection)
+        tell(outcome)
+
+    def drop(self, target: Target, connection: Connection) -> None:
+        """Take a kept connection back whose exchange has a deadline and nobody waits for."""
+        connection.drop()
+        self.unset_deadline(connection)
+        self.give_back(target, connection)
 
     async def take(self, target: Target, check: AddressCheck | None) -> tuple[Connection, bool]:
         """Return a connection for one exchange, and whether it is a new one; `give_back` must follow."""
@@ -269,6 +300,22 @@ class _Pool:
                 del self._hosts[key]
         if any(host.idle for host in self._hosts.values()):
             self._sweeping = self._loop.call_later(KEEP_ALIVE_S / 2, self._sweep)
+
+
+async def _exchange(connection: Connection, head: bytes, request: HttpRequest, bytes_max: int) -> HttpResponse:
+    future: asyncio.Future[HttpResponse] = asyncio.get_running_loop().create_future()
+    tell = partial(_resolve, future)
+    connection.exchange(head, request.body, tell, is_head=request.method == "HEAD", bytes_max=bytes_max)
+    return await future
+
+
+def _resolve(future: asyncio.Future[HttpResponse], outcome: HttpResponse | TransportError) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, TransportError):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
 
 
 def _head(request: HttpRequest, target: Target) -> bytes:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
+
+from idioteque.errors import TransportError
 
 Headers = Sequence[tuple[str, str]]
 """Header pairs in the order of the wire; names in any case, each character of a value one byte (ISO 8859-1)."""
@@ -77,6 +79,30 @@ class HttpTransport(Protocol):
     async def close(self) -> None:
         """Close every pooled connection of the running loop."""
         ...
+
+
+class Beginning(Protocol):
+    """A transport that sends some requests without a task for each."""
+
+    def begin(
+        self,
+        request: HttpRequest,
+        tell: Callable[[HttpResponse | TransportError], None],
+        *,
+        timeout_s: float,
+        response_bytes_max: int,
+    ) -> Callable[[], None] | None:
+        """Begin to send a request; None, and nothing begun, leaves it to `HttpTransport.send`.
+
+        `tell` is called with what came of it, in a later turn of the loop; it must not raise. What is returned ends the
+        exchange: nobody is told of it then.
+        """
+        ...
+
+
+def beginning_of(transport: HttpTransport) -> Beginning | None:
+    """Return the transport as one that begins requests, or None when it does not."""
+    return cast(Beginning, transport) if hasattr(transport, "begin") else None
 
 
 def _header(headers: Headers, name: str) -> str | None:

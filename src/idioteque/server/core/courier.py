@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from idioteque.clock import Clock
 from idioteque.errors import ConnectFailed, ConnectionCut, TransportError, first_line
@@ -11,7 +14,7 @@ from idioteque.server.config import ServerConfig
 from idioteque.server.core.credentials import Credentials
 from idioteque.server.model import DIRECT, Answer, Lease, Source
 from idioteque.signing import sign
-from idioteque.transport import Headers, HttpRequest, HttpTransport
+from idioteque.transport import Headers, HttpRequest, HttpResponse, HttpTransport, beginning_of
 
 USER_AGENT = "Upstash-QStash"
 FIXED_HEADERS = (("User-Agent", USER_AGENT), ("Accept-Encoding", "identity"))
@@ -34,25 +37,55 @@ class Courier:
         self._config = config
         self._clock = clock
         self._transport = transport
+        self._beginning = beginning_of(transport)
         self._credentials = credentials
+        self._tasks: set[asyncio.Task[Attempted]] = set()
 
-    async def deliver(self, lease: Lease) -> Attempted:
-        """Make one attempt. Whatever goes wrong is a failed attempt, never an exception: the message must go on."""
-        limit_s, asked_s = self._config.attempt_timeout_s, lease.message.options.timeout_s
-        try:
-            response = await self._transport.send(
-                self._request(lease),
-                timeout_s=limit_s if asked_s is None else min(asked_s, limit_s),
+    def begin(self, lease: Lease, told: Callable[[Attempted], None]) -> Callable[[], object]:
+        """Begin one attempt; `told` is called with what came of it, in a later turn of the loop.
+
+        What is returned breaks the attempt off: nobody is told of it then.
+        """
+        request, timeout_s = self._request(lease), self._timeout_s(lease)
+        if self._beginning is not None:
+            end = self._beginning.begin(
+                request,
+                partial(_tell, told),
+                timeout_s=timeout_s,
                 response_bytes_max=self._config.response_bytes_max,
             )
-        except TransportError as error:
-            return Attempted(
-                Answer(error=str(error)[:1000]), unreached=isinstance(error, ConnectFailed | ConnectionCut)
+            if end is not None:
+                return end
+        task = asyncio.get_running_loop().create_task(self._send(lease.message.id, request, timeout_s))
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._ended, told))
+        return task.cancel
+
+    async def close(self) -> None:
+        """Return once every attempt has ended that was broken off."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _ended(self, told: Callable[[Attempted], None], task: asyncio.Task[Attempted]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            told(task.result())
+
+    async def _send(self, message_id: str, request: HttpRequest, timeout_s: float) -> Attempted:
+        """Make one attempt. Whatever goes wrong is a failed attempt, never an exception: the message must go on."""
+        try:
+            response = await self._transport.send(
+                request, timeout_s=timeout_s, response_bytes_max=self._config.response_bytes_max
             )
+        except TransportError as error:
+            return _attempted(error)
         except Exception as error:
-            logger.exception("an attempt to deliver %s failed in an unforeseen way", lease.message.id)
+            logger.exception("an attempt to deliver %s failed in an unforeseen way", message_id)
             return Attempted(Answer(error=first_line(error)))
-        return Attempted(Answer(response.status, response.headers, response.body))
+        return _attempted(response)
+
+    def _timeout_s(self, lease: Lease) -> float:
+        limit_s, asked_s = self._config.attempt_timeout_s, lease.message.options.timeout_s
+        return limit_s if asked_s is None else min(asked_s, limit_s)
 
     def _request(self, lease: Lease) -> HttpRequest:
         message = lease.message
@@ -68,6 +101,16 @@ class Courier:
         if message.caller_ip:
             headers.append(("Upstash-Caller-Ip", message.caller_ip))
         return HttpRequest(message.options.method, message.url, headers, message.body)
+
+
+def _attempted(outcome: HttpResponse | TransportError) -> Attempted:
+    if isinstance(outcome, HttpResponse):
+        return Attempted(Answer(outcome.status, outcome.headers, outcome.body))
+    return Attempted(Answer(error=str(outcome)[:1000]), unreached=isinstance(outcome, ConnectFailed | ConnectionCut))
+
+
+def _tell(told: Callable[[Attempted], None], outcome: HttpResponse | TransportError) -> None:
+    told(_attempted(outcome))
 
 
 def _source_headers(source: Source) -> Headers:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -43,12 +43,14 @@ from idioteque.server.storage.logs import insert_logs
 
 @dataclass(slots=True)
 class _Flight:
-    """A message on its way: its lease, the end of the lease, and the task that sends it."""
+    """A message on its way: its lease, the end of the lease, when its attempt began, and what breaks that off."""
 
     lease: Lease
     origin: str
     until_ms: int
-    task: asyncio.Task[None]
+    begun_s: float
+    break_off: Callable[[], object] | None = None
+    """None when no attempt is under way: it has ended, or never began because the server stops."""
 
 
 class Deliverer:
@@ -78,6 +80,8 @@ class Deliverer:
         self._flights: dict[str, _Flight] = {}
         self._waits = Waits()
         self._draining = False
+        self._still = asyncio.Event()
+        """Set when no attempt is under way, looked at by `drain` alone."""
 
     async def recover(self) -> None:
         """Free what the process before had leased, and learn what is due when. Called once, before anything else."""
@@ -165,16 +169,16 @@ class Deliverer:
     async def drain(self) -> None:
         """Let attempts that are under way end within the grace, and hand the rest back uncounted."""
         self._draining = True
-        tasks = [flight.task for flight in self._flights.values()]
-        if tasks:
+        if any(flight.break_off for flight in self._flights.values()):
             timer = asyncio.ensure_future(self._clock.sleep(self._config.drain_s))
-            ended = asyncio.ensure_future(asyncio.wait(tasks))
+            ended = asyncio.ensure_future(self._still.wait())
             await asyncio.wait({timer, ended}, return_when=asyncio.FIRST_COMPLETED)
             timer.cancel()
             ended.cancel()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            for flight in self._flights.values():
+                if flight.break_off is not None:
+                    flight.break_off()
+            await self._courier.close()
         await self._finished.idle()
         left = [flight.lease for flight in self._flights.values()]
         self._flights.clear()
@@ -238,21 +242,20 @@ class Deliverer:
         if flight is not None:
             flight.lease, flight.until_ms = lease, until_ms
             return False
-        task = asyncio.get_running_loop().create_task(self._attempt(lease, origin))
-        self._flights[lease.message.id] = _Flight(lease, origin, until_ms, task)
+        flight = self._flights[lease.message.id] = _Flight(lease, origin, until_ms, self._clock.monotonic_s())
+        if not self._draining:
+            flight.break_off = self._courier.begin(lease, partial(self._attempted, flight))
         return True
 
-    async def _attempt(self, lease: Lease, origin: str) -> None:
-        begun_s = self._clock.monotonic_s()
-        attempted = await self._courier.deliver(lease)
-        self._metrics.attempted(attempted.answer.status, self._clock.monotonic_s() - begun_s)
-        self._finished.put(self._finish(lease, origin, attempted))
-
-    def _finish(self, lease: Lease, origin: str, attempted: Attempted) -> Finished:
-        reached = split_url(lease.message.url).origin if is_line(origin) else origin
-        self._prober.notice(reached, origin, unreached=attempted.unreached, answered=attempted.answer.status > 0)
-        flight = self._flights[lease.message.id]
-        return Finished(flight.lease, origin, attempted.answer, attempted.unreached, self._clock.now_ms())
+    def _attempted(self, flight: _Flight, attempted: Attempted) -> None:
+        flight.break_off = None
+        answer, origin, now_ms = attempted.answer, flight.origin, self._clock.now_ms()
+        self._metrics.attempted(answer.status, self._clock.monotonic_s() - flight.begun_s)
+        reached = split_url(flight.lease.message.url).origin if is_line(origin) else origin
+        self._prober.notice(reached, origin, unreached=attempted.unreached, answered=answer.status > 0)
+        self._finished.put(Finished(flight.lease, origin, answer, attempted.unreached, now_ms))
+        if self._draining and not any(each.break_off for each in self._flights.values()):
+            self._still.set()
 
     async def _settle(self, finished: list[Finished]) -> list[None]:
         """Record outcomes in one transaction, as often as it takes: an outcome is never given up while we live.
