@@ -51,7 +51,7 @@ async def dead_letters(folder: Path, count: int, progress: Progress) -> None:
             Message(new_id("msg", at_ms), f"https://shop{at_ms % 7}.test/hook", BODY, options, at_ms, at_ms)
             for _, at_ms in zip(range(size), times, strict=False)
         ]
-        insert_messages(tx, messages)
+        insert_messages(tx, [(message, States.CREATED | States.ACTIVE) for message in messages])
         insert_dead_letters(
             tx, [DeadLetter(new_id("dlq", m.created_at_ms), m, m.created_at_ms, answer) for m in messages]
         )

@@ -174,6 +174,13 @@ async def test_execute_many_runs_the_statement_for_each(database: SqliteDatabase
     assert len(await database.read(texts)) == 103
 
 
+async def test_execute_many_takes_tuples_in_the_order_in_which_names_first_appear(database: SqliteDatabase) -> None:
+    sql = "INSERT INTO notes (text, id) SELECT :text, :id WHERE :id > 0 AND :text <> ''"
+    await database.write(lambda tx: tx.execute_many(sql, [("a", 11), ("b", 22), ("c", 0)]))
+    rows = await database.read(lambda tx: tx.execute("SELECT id, text FROM notes ORDER BY id"))
+    assert rows == [(11, "a"), (22, "b")]
+
+
 async def test_writes_run_in_the_order_in_which_they_were_asked_for(database: SqliteDatabase) -> None:
     ids = await asyncio.gather(*(database.write(insert(f"note {n}")) for n in range(2000)))
     assert ids == list(range(1, 2001))

@@ -115,9 +115,7 @@ async def second_request_hangs(wire: Wire) -> None:
     await wire.closed_by_the_client()
 
 
-async def test_a_begun_request_meets_its_deadline(
-    transport: PooledTransport, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_begun_request_meets_its_deadline(transport: PooledTransport, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("idioteque.transport.pool.LOOKED_AT_S", 0.0)
     monkeypatch.setattr("idioteque.transport.pool.LOOK_EVERY_S", 0.01)
     async with serving(second_request_hangs) as peer:

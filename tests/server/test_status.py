@@ -11,7 +11,7 @@ from idioteque.database import Transaction, open_database
 from idioteque.histogram import quantile
 from idioteque.server.config import ServerConfig
 from idioteque.server.core.status import COUNTED_MAX
-from idioteque.server.storage.activity import about_rows, count_dead_letters, count_retrying
+from idioteque.server.storage.activity import count_dead_letters, count_retrying
 from idioteque.server.storage.lines import waiting_for_key, waiting_in_queue
 from idioteque.transport import HttpRequest
 from tests.server.house import READONLY, SHOP, House, open_house
@@ -163,12 +163,11 @@ def _plans(tx: Transaction) -> list[str]:
         def execute(self, sql: str, parameters: dict[str, object] | None = None) -> list[tuple[object, ...]]:
             rows = tx.execute(f"EXPLAIN QUERY PLAN {sql}", parameters or {})  # type: ignore[arg-type]
             asked.extend(str(row[3]) for row in rows)
-            return [(None, None)] if "rowid" in sql else [(0,)] if "COUNT" in sql else []
+            return [(0,)] if "COUNT" in sql else []
 
     explained: Transaction = Explained()  # type: ignore[assignment]
     count_retrying(explained, 10)
     count_dead_letters(explained, 10)
-    about_rows(explained)
     waiting_for_key(explained, "k", 1, 10)
     waiting_in_queue(explained, "q", 10)
     return asked

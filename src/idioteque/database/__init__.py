@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from idioteque.database.protocol import Database, Row, SqlValue, Transaction, migrate, migrations
+from idioteque.database.protocol import Database, Parameters, Row, SqlValue, Transaction, migrate, migrations
 from idioteque.database.sqlite import SqliteDatabase
 from idioteque.errors import ConfigurationError, MissingExtra
 
 __all__ = [
     "Database",
+    "Parameters",
     "Row",
     "SqlValue",
     "SqliteDatabase",

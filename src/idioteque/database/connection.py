@@ -9,7 +9,7 @@ from typing import Protocol, cast
 
 import apsw
 
-from idioteque.database.protocol import Row, SqlValue
+from idioteque.database.protocol import Parameters, Row, SqlValue
 from idioteque.errors import DatabaseError
 
 BUSY_TIMEOUT_MS = 10_000
@@ -28,7 +28,7 @@ class Connection(Protocol):
     in_transaction: bool
 
     def execute(self, statements: str, bindings: Mapping[str, SqlValue] | None = None) -> Cursor: ...
-    def executemany(self, statements: str, bindings: Iterable[Mapping[str, SqlValue]]) -> Cursor: ...
+    def executemany(self, statements: str, bindings: Iterable[Parameters]) -> Cursor: ...
     def set_busy_timeout(self, milliseconds: int) -> None: ...
     def changes(self) -> int: ...
     def set_wal_hook(self, callable: Callable[[object, str, int], int]) -> None: ...  # noqa: A002

@@ -16,5 +16,11 @@ def with_placeholders(sql: str) -> bytes:
     return _TOKEN.sub(_placeholder, sql).encode()
 
 
+@lru_cache(STATEMENTS_CACHED)
+def names_of(sql: str) -> tuple[str, ...]:
+    """Return the names of a statement's parameters in the order in which they first appear."""
+    return tuple(dict.fromkeys(token["name"] for token in _TOKEN.finditer(sql) if token["name"]))
+
+
 def _placeholder(token: re.Match[str]) -> str:
     return f"%({token['name']})s" if token["name"] else token[0].replace("%", "%%")

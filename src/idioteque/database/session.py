@@ -16,8 +16,8 @@ from psycopg.types.numeric import Int8BinaryDumper
 from psycopg.types.string import StrDumper
 
 from idioteque.clock import SystemClock
-from idioteque.database.placeholders import with_placeholders
-from idioteque.database.protocol import Row, SqlValue
+from idioteque.database.placeholders import names_of, with_placeholders
+from idioteque.database.protocol import Parameters, Row, SqlValue
 from idioteque.errors import ConfigurationError, DatabaseError, first_line
 
 CONNECT_S = 5
@@ -82,8 +82,10 @@ class PostgresTransaction:
         self._cursor.execute(with_placeholders(sql), parameters)
         return self._cursor.rowcount
 
-    def execute_many(self, sql: str, parameters: Iterable[Mapping[str, SqlValue]]) -> None:
-        self._cursor.executemany(with_placeholders(sql), list(parameters))
+    def execute_many(self, sql: str, parameters: Iterable[Parameters]) -> None:
+        names = names_of(sql)
+        named = [dict(zip(names, each, strict=True)) if isinstance(each, tuple) else each for each in parameters]
+        self._cursor.executemany(with_placeholders(sql), named)
 
     def script(self, sql: str) -> None:
         self._connection.execute(LOCK_SCHEMA.encode())

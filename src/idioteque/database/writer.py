@@ -14,7 +14,7 @@ from idioteque.clock import SystemClock
 from idioteque.database.connection import BUSY_TIMEOUT_MS, Connection, open_writer
 from idioteque.database.groups import Settled, Waiting
 from idioteque.database.log import Log
-from idioteque.database.protocol import Row, SqlValue, Transaction
+from idioteque.database.protocol import Parameters, Row, SqlValue, Transaction
 from idioteque.errors import DatabaseBroken, DatabaseError, DatabaseFull, first_line
 from idioteque.histogram import DURATIONS_S, GROUP_SIZES, Histogram
 
@@ -41,7 +41,7 @@ class SqliteTransaction:
         self._connection.execute(sql, parameters)
         return self._connection.changes()
 
-    def execute_many(self, sql: str, parameters: Iterable[Mapping[str, SqlValue]]) -> None:
+    def execute_many(self, sql: str, parameters: Iterable[Parameters]) -> None:
         self._connection.executemany(sql, parameters).fetchall()
 
     def script(self, sql: str) -> None:

@@ -1,4 +1,8 @@
-"""The server's records. What a message is never changes once it is accepted; where it stands is kept beside it."""
+"""The server's records. What a message is never changes once it is accepted; where it stands is kept beside it.
+
+No record is ever changed. Those that are made for every message are not frozen all the same: it would cost three times
+as much to make them.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +66,7 @@ class Source:
 DIRECT = Source()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Draft:
     """A message as it was asked for, checked, and not stored yet."""
 
@@ -75,7 +79,7 @@ class Draft:
     queue: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Message:
     """An accepted message."""
 
@@ -90,7 +94,7 @@ class Message:
     queue: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Accepted:
     """What became of a draft: a new message, or the one that carries its deduplication id already."""
 
@@ -107,7 +111,7 @@ class Slot:
     place: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Lease:
     """The right to deliver a message; `token` fences out whoever held it before, `retried` counts finished attempts.
 
@@ -215,7 +219,7 @@ class States(IntFlag):
     CANCELED = 128
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Answer:
     """What an attempt brought: a response, or status 0 and the error that prevented one."""
 
@@ -225,7 +229,7 @@ class Answer:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class LogRow:
     """One moment in a message's life. `next_at_ms` is when it will be tried again, `answer` what an attempt brought."""
 

@@ -205,6 +205,7 @@ class UrlParts:
     origin_length: int
 
 
+@functools.lru_cache(maxsize=4096)
 def split_url(url: str) -> UrlParts:
     """Split a URL that `checked_url` has let pass."""
     match = _AUTHORITY.match(url)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from idioteque.errors import ConnectionCut, ExchangeTimeout, TransportError
 from idioteque.transport.addresses import AddressCheck, Target, check_literal, connect, resolve, target_of
 from idioteque.transport.connection import Connection, Tell
-from idioteque.transport.records import DEFAULT_TIMEOUT_S, RESPONSE_BYTES_MAX, HttpRequest, HttpResponse
+from idioteque.transport.records import DEFAULT_TIMEOUT_S, RESPONSE_BYTES_MAX, Headers, HttpRequest, HttpResponse
 
 KEEP_ALIVE_S = 4.0  # below the five seconds after which common servers close an idle connection
 CONNECTIONS_PER_HOST_MAX = 512
@@ -43,6 +43,7 @@ class PooledTransport:
     ) -> None:
         self._check = check_address
         self._connections_per_host_max = connections_per_host_max
+        self._latest: _Pool | None = None
         self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = weakref.WeakKeyDictionary()
         self._keepers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncGenerator[None]] = (
             weakref.WeakKeyDictionary()
@@ -100,8 +101,10 @@ class PooledTransport:
         self, request: HttpRequest, tell: Tell, *, timeout_s: float, response_bytes_max: int
     ) -> Callable[[], None] | None:
         """See `Beginning`: it can where a connection is kept for the request, and that is never sent twice."""
-        pool = self._pools.get(asyncio.get_running_loop())
-        if pool is None or timeout_s < LOOKED_AT_S or request.method in IDEMPOTENT:
+        pool = self._latest
+        if pool is None or pool.loop is not asyncio.get_running_loop():
+            return None
+        if timeout_s < LOOKED_AT_S or request.method in IDEMPOTENT:
             return None
         try:
             target = target_of(request.url)
@@ -119,7 +122,7 @@ class PooledTransport:
         return partial(pool.drop, target, kept)
 
     async def _pool(self, loop: asyncio.AbstractEventLoop) -> _Pool:
-        pool = self._pools[loop] = _Pool(loop, self._connections_per_host_max)
+        pool = self._latest = self._pools[loop] = _Pool(loop, self._connections_per_host_max)
         keeper = self._keepers[loop] = self._keep(loop, pool)
         await anext(keeper)
         return pool
@@ -129,6 +132,8 @@ class PooledTransport:
         try:
             yield
         finally:
+            if self._latest is pool:
+                self._latest = None
             if self._pools.get(loop) is pool:  # else there is a younger one
                 del self._pools[loop]
                 self._keepers.pop(loop, None)
@@ -169,7 +174,7 @@ class _Pool:
     """The connections of one event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, connections_per_host_max: int) -> None:
-        self._loop = loop
+        self.loop = loop
         self._connections_per_host_max = connections_per_host_max
         self._hosts: dict[tuple[bool, str, int], _Host] = {}
         self._open: set[Connection] = set()
@@ -189,9 +194,9 @@ class _Pool:
 
     def set_deadline(self, connection: Connection, timeout_s: float) -> None:
         """End an exchange of a connection that takes longer, within `LOOK_EVERY_S`."""
-        self._deadlines[connection] = (self._loop.time() + timeout_s, timeout_s)
+        self._deadlines[connection] = (self.loop.time() + timeout_s, timeout_s)
         if self._looking is None:
-            self._looking = self._loop.call_later(LOOK_EVERY_S, self._look)
+            self._looking = self.loop.call_later(LOOK_EVERY_S, self._look)
 
     def unset_deadline(self, connection: Connection) -> None:
         """Let a connection's exchange have ended."""
@@ -234,10 +239,10 @@ class _Pool:
         """Keep a connection that may be used again, and let the next one have its turn."""
         host = self._hosts[target.pool]
         if connection.is_open:
-            connection.idle_since = self._loop.time()
+            connection.idle_since = self.loop.time()
             host.idle.append(connection)
             if self._sweeping is None:
-                self._sweeping = self._loop.call_later(KEEP_ALIVE_S, self._sweep)
+                self._sweeping = self.loop.call_later(KEEP_ALIVE_S, self._sweep)
         self._leave(target, host)
 
     async def close(self) -> None:
@@ -252,7 +257,7 @@ class _Pool:
             await asyncio.wait(left, timeout=CLOSE_TIMEOUT_S)
 
     def _idle(self, host: _Host) -> Connection | None:
-        idle_since_min = self._loop.time() - KEEP_ALIVE_S
+        idle_since_min = self.loop.time() - KEEP_ALIVE_S
         while host.idle:
             connection = host.idle.pop()
             if connection.is_open and connection.idle_since >= idle_since_min:
@@ -262,7 +267,7 @@ class _Pool:
 
     async def _turn(self, target: Target, host: _Host) -> None:
         """Return when somebody has left his place to this caller."""
-        turn: asyncio.Future[None] = self._loop.create_future()
+        turn: asyncio.Future[None] = self.loop.create_future()
         host.waiting.append(turn)
         try:
             await turn
@@ -283,8 +288,8 @@ class _Pool:
 
     def _look(self) -> None:
         """End the exchanges whose time is over."""
-        self._looking = self._loop.call_later(LOOK_EVERY_S, self._look) if self._deadlines else None
-        now_s = self._loop.time()
+        self._looking = self.loop.call_later(LOOK_EVERY_S, self._look) if self._deadlines else None
+        now_s = self.loop.time()
         for connection, (deadline_s, timeout_s) in list(self._deadlines.items()):
             if deadline_s <= now_s:
                 connection.expire(timeout_s)
@@ -292,14 +297,14 @@ class _Pool:
     def _sweep(self) -> None:
         """Close what has not been used for a while; the oldest stand first."""
         self._sweeping = None
-        idle_since_min = self._loop.time() - KEEP_ALIVE_S
+        idle_since_min = self.loop.time() - KEEP_ALIVE_S
         for key, host in list(self._hosts.items()):
             while host.idle and (not host.idle[0].is_open or host.idle[0].idle_since <= idle_since_min):
                 host.idle.popleft().abort()
             if not (host.idle or host.used or host.waiting):
                 del self._hosts[key]
         if any(host.idle for host in self._hosts.values()):
-            self._sweeping = self._loop.call_later(KEEP_ALIVE_S / 2, self._sweep)
+            self._sweeping = self.loop.call_later(KEEP_ALIVE_S / 2, self._sweep)
 
 
 async def _exchange(connection: Connection, head: bytes, request: HttpRequest, bytes_max: int) -> HttpResponse:
@@ -322,9 +327,29 @@ def _head(request: HttpRequest, target: Target) -> bytes:
     """Return a request up to its body, or raise `ValueError` for what would be another request than was asked for."""
     if not _is_token(request.method):
         raise ValueError(f"{request.method[:20]!r} is no method")
+    shared, headers = request.shared, request.headers
+    lines, has_host, has_authorization = _lines(headers[shared:])
+    if shared:
+        first_lines, first_host, first_authorization = _shared_lines(tuple(headers[:shared]))
+        lines, has_host = first_lines + lines, first_host or has_host
+        has_authorization = first_authorization or has_authorization
+    if not has_host:
+        lines = f"Host: {target.authority}\r\n{lines}"
+    if target.authorization is not None and not has_authorization:
+        lines += f"Authorization: {target.authorization}\r\n"
+    if request.body or request.method in WITH_BODY:
+        lines += f"Content-Length: {len(request.body)}\r\n"
+    try:
+        return f"{request.method} {target.path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
+    except UnicodeEncodeError:
+        raise ValueError("a header value holds a character that is no byte of ISO 8859-1") from None
+
+
+def _lines(headers: Headers) -> tuple[str, bool, bool]:
+    """Return headers as lines, and whether Host and Authorization are among them; raise `ValueError` for a bad one."""
     names, lines = 0, ""
     has_host = has_authorization = False
-    for name, value in request.headers:
+    for name, value in headers:
         if not _is_token(name):
             raise ValueError(f"the header name {name!r} is not a token")
         length = len(name)
@@ -338,16 +363,12 @@ def _head(request: HttpRequest, target: Target) -> bytes:
         lines += f"{name}: {value}\r\n"
     if lines.count("\n") != names or lines.count("\r") != names or "\0" in lines:
         raise ValueError("a header value holds a line break or a NUL")
-    if not has_host:
-        lines = f"Host: {target.authority}\r\n{lines}"
-    if target.authorization is not None and not has_authorization:
-        lines += f"Authorization: {target.authorization}\r\n"
-    if request.body or request.method in WITH_BODY:
-        lines += f"Content-Length: {len(request.body)}\r\n"
-    try:
-        return f"{request.method} {target.path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
-    except UnicodeEncodeError:
-        raise ValueError("a header value holds a character that is no byte of ISO 8859-1") from None
+    return lines, has_host, has_authorization
+
+
+@functools.lru_cache(maxsize=256)
+def _shared_lines(headers: tuple[tuple[str, str], ...]) -> tuple[str, bool, bool]:
+    return _lines(headers)
 
 
 @functools.lru_cache(maxsize=4096)

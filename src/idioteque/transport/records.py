@@ -1,6 +1,7 @@
 """Plain records for a request and its response, and the seam through which they are exchanged.
 
 The same two records describe a delivery on its way in, so that all behind a framework's door speaks one language.
+Nobody changes them, but they are not frozen: they are made for every exchange, and that would cost three times as much.
 """
 
 from __future__ import annotations
@@ -18,21 +19,25 @@ DEFAULT_TIMEOUT_S = 30.0
 RESPONSE_BYTES_MAX = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class HttpRequest:
-    """A request: `url` is absolute on the way out; on the way in it is what the request line says."""
+    """A request: `url` is absolute on the way out; on the way in it is what the request line says.
+
+    The first `shared` headers are those of many requests, and are not put into words anew for each.
+    """
 
     method: str
     url: str
     headers: Headers = ()
     body: bytes = b""
+    shared: int = 0
 
     def header(self, name: str) -> str | None:
         """Return the first value of a header, or None; names compare without case."""
         return _header(self.headers, name)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class HttpResponse:
     """A response; `complete` is False when the body was longer than the caller wanted and reading stopped."""
 

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from idioteque.environment import is_loopback_name
 from idioteque.errors import DatabaseError
+from idioteque.server.api.repeated import Repeated
 from idioteque.server.api.reply import Disconnected, Receive, Scope, Send, error_json, read_body, send_json
 from idioteque.server.api.services import bearer_token
 from idioteque.server.config import ServerConfig
@@ -31,8 +32,8 @@ from idioteque.server.core.resolution import Resolution
 from idioteque.server.core.schedules import Schedules, asks_for_schedule
 from idioteque.server.core.url_groups import Addressed, UrlGroups, fan_out_bytes
 from idioteque.server.errors import BadRequest, Forbidden, MethodNotAllowed, Misdirected, Refused, TooLarge
-from idioteque.server.front.request import Answer, Request
-from idioteque.server.model import Accepted
+from idioteque.server.front.request import Answer, Request, first_values
+from idioteque.server.model import Accepted, Draft
 from idioteque.server.wire.headers import Pairs
 from idioteque.server.wire.publish import Order, batch_order, latin_pairs, with_query
 from idioteque.server.wire.shapes import accepted_json, group_accepted_json
@@ -80,6 +81,7 @@ class Door:
         self._schedules = schedules
         self._publisher = publisher
         self._rest = rest
+        self._repeated = Repeated()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,12 +107,12 @@ class Door:
 
     def begin(self, request: Request, answer: Answer) -> None:
         try:
-            storing = self._begin(request)
+            draft = self._draft(request)
+            if draft is not None:
+                self._publisher.begin((draft,), partial(self._answer_stored, answer))
+                return
         except Exception as error:
             answer(*self._failure(error))
-            return
-        if storing is not None:
-            storing.add_done_callback(partial(self._answer_stored, answer))
             return
         task = asyncio.get_running_loop().create_task(self._answer(request, answer))
         self._tasks.add(task)
@@ -119,21 +121,25 @@ class Door:
     def refused(self, status: int) -> None:
         self._metrics.refusals[status] += 1
 
-    def _begin(self, request: Request) -> asyncio.Future[Sequence[Accepted]] | None:
-        """Begin to store a message for a URL; None, and nothing begun, where more than one draft has to be made."""
+    def _draft(self, request: Request) -> Draft | None:
+        """Return the draft of a request that is a message for a URL; None where more than that has to be made."""
         if request.path == BATCH or self._resolution.is_wanted:
             return None
+        draft = self._repeated.draft(request)
+        if draft is not None and (draft.queue is None or self._queues.is_known(draft.queue)):
+            return draft
         order = self._enqueued(request) if request.path.startswith(ENQUEUE) else self._order(PUBLISH, request)
         is_hot = self._queues.is_known(order.queue) if order.queue is not None else not _is_schedule(order, request)
         draft = self._url_groups.draft_of(order) if is_hot else None
-        return None if draft is None else self._publisher.begin((draft,))
+        if draft is not None:
+            self._repeated.remember(request, draft)
+        return draft
 
-    def _answer_stored(self, answer: Answer, storing: asyncio.Future[Sequence[Accepted]]) -> None:
-        error = storing.exception()
-        if error is None:
-            answer(*_accepted(storing.result(), is_group=False))
+    def _answer_stored(self, answer: Answer, outcome: Sequence[Accepted] | BaseException) -> None:
+        if isinstance(outcome, BaseException):
+            answer(*self._failure(outcome))
         else:
-            answer(*self._failure(error))
+            answer(202 if outcome[0].deduplicated else 200, accepted_json(outcome[0]))
 
     async def _answer(self, request: Request, answer: Answer) -> None:
         endpoint = self._endpoint(request.path, request.method)
@@ -272,7 +278,7 @@ class Door:
         return addressed
 
     def _token(self, request: Request) -> str | None:
-        given = request.header(b"authorization")
+        given = request.first.get(b"authorization")
         if given is not None:
             return bearer_token(given.decode("latin-1"))
         query = request.query
@@ -283,7 +289,8 @@ def request_of(scope: Scope) -> Request:
     """Return what an ASGI scope says of a request, whose body is not read yet."""
     client: tuple[str, int] | None = scope.get("client")
     peer = client[0] if client else ""
-    return Request(scope["method"], scope["raw_path"], scope["query_string"], scope["headers"], peer)
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
+    return Request(scope["method"], scope["raw_path"], scope["query_string"], headers, first_values(headers), peer)
 
 
 def _check_method(request: Request) -> None:
@@ -292,7 +299,7 @@ def _check_method(request: Request) -> None:
 
 
 def _is_schedule(order: Order, request: Request) -> bool:
-    return (bool(request.query) or request.header(CRON) is not None) and asks_for_schedule(order.headers)
+    return (bool(request.query) or CRON in request.first) and asks_for_schedule(order.headers)
 
 
 def _accepted(accepted: Sequence[Accepted], *, is_group: bool) -> tuple[int, str]:

@@ -244,7 +244,7 @@ SCHEMAS: Json = {
         deadLetters={**COUNT, "description": "At most countedMax"}, countedMax=COUNT, linesHeld=COUNT,
         oldestDueAt={"type": ["integer", "null"]}, latency=reference("Latency"), stretchMs=COUNT,
         activity=reference("Stretch[]"), fileBytes=COUNT, walBytes=COUNT,
-        rows={"type": "object", "additionalProperties": COUNT, "description": "About so many; never fewer"},
+        rows={"type": "object", "additionalProperties": COUNT, "description": "As of the last minute"},
         durability=TEXT, retention={"type": "object", "additionalProperties": COUNT},
     ),
     "Latency": _object("p50Seconds p95Seconds", **_LATENCY),

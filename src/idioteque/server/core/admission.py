@@ -14,16 +14,15 @@ from idioteque.ids import new_id
 from idioteque.server.config import ServerConfig
 from idioteque.server.core.destinations import Destinations
 from idioteque.server.errors import QuotaExceeded
-from idioteque.server.model import Accepted, Draft, LogRow, Message, Slot, States
+from idioteque.server.model import Accepted, Draft, Message, Slot, States
 from idioteque.server.network import split_url
 from idioteque.server.storage.deliveries import Standing, insert_deliveries, waiting
-from idioteque.server.storage.logs import insert_logs
 from idioteque.server.storage.messages import claim_deduplication, insert_messages
 
 CREATED_AND_ACTIVE = States.CREATED | States.ACTIVE
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Admitted:
     """A draft on its way into the database, and where it will stand there."""
 
@@ -68,9 +67,8 @@ class Admission:
         """Store messages, but those whose deduplication id another one carries; return what became of each."""
         results = [self._accept(tx, each) for each in admitted]
         fresh = [each.standing for each, result in zip(admitted, results, strict=True) if not result.deduplicated]
-        insert_messages(tx, [standing.message for standing in fresh])
+        insert_messages(tx, [(each.message, CREATED_AND_ACTIVE if each.leased else States.CREATED) for each in fresh])
         insert_deliveries(tx, fresh)
-        insert_logs(tx, [_first_log(standing) for standing in fresh])
         return results
 
     def _accept(self, tx: Transaction, admitted: Admitted) -> Accepted:
@@ -81,8 +79,3 @@ class Admission:
             if earlier is not None:
                 return earlier
         return Accepted(message.id, message.url)
-
-
-def _first_log(standing: Standing) -> LogRow:
-    states = CREATED_AND_ACTIVE if standing.leased else States.CREATED
-    return LogRow(standing.message.id, standing.message.created_at_ms, states)

@@ -14,7 +14,7 @@ from idioteque.server.config import ServerConfig
 from idioteque.server.core.credentials import Credentials
 from idioteque.server.model import DIRECT, Answer, Lease, Source
 from idioteque.signing import sign
-from idioteque.transport import Headers, HttpRequest, HttpResponse, HttpTransport, beginning_of
+from idioteque.transport import Beginning, Headers, HttpRequest, HttpResponse, HttpTransport, beginning_of
 
 USER_AGENT = "Upstash-QStash"
 FIXED_HEADERS = (("User-Agent", USER_AGENT), ("Accept-Encoding", "identity"))
@@ -22,7 +22,7 @@ FIXED_HEADERS = (("User-Agent", USER_AGENT), ("Accept-Encoding", "identity"))
 logger = logging.getLogger("idioteque.server")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Attempted:
     """What an attempt brought; `unreached` when the connection was refused or cut."""
 
@@ -46,17 +46,10 @@ class Courier:
 
         What is returned breaks the attempt off: nobody is told of it then.
         """
-        request, timeout_s = self._request(lease), self._timeout_s(lease)
-        if self._beginning is not None:
-            end = self._beginning.begin(
-                request,
-                partial(_tell, told),
-                timeout_s=timeout_s,
-                response_bytes_max=self._config.response_bytes_max,
-            )
-            if end is not None:
-                return end
-        task = asyncio.get_running_loop().create_task(self._send(lease.message.id, request, timeout_s))
+        end = None if self._beginning is None else self._begun(self._beginning, lease, told)
+        if end is not None:
+            return end
+        task = asyncio.get_running_loop().create_task(self._send(lease))
         self._tasks.add(task)
         task.add_done_callback(partial(self._ended, told))
         return task.cancel
@@ -70,16 +63,31 @@ class Courier:
         if not task.cancelled():
             told(task.result())
 
-    async def _send(self, message_id: str, request: HttpRequest, timeout_s: float) -> Attempted:
+    def _begun(
+        self, beginning: Beginning, lease: Lease, told: Callable[[Attempted], None]
+    ) -> Callable[[], None] | None:
+        try:
+            return beginning.begin(
+                self._request(lease),
+                partial(_tell, told),
+                timeout_s=self._timeout_s(lease),
+                response_bytes_max=self._config.response_bytes_max,
+            )
+        except Exception:  # `_send` meets it as well, and says so
+            return None
+
+    async def _send(self, lease: Lease) -> Attempted:
         """Make one attempt. Whatever goes wrong is a failed attempt, never an exception: the message must go on."""
         try:
             response = await self._transport.send(
-                request, timeout_s=timeout_s, response_bytes_max=self._config.response_bytes_max
+                self._request(lease),
+                timeout_s=self._timeout_s(lease),
+                response_bytes_max=self._config.response_bytes_max,
             )
         except TransportError as error:
             return _attempted(error)
         except Exception as error:
-            logger.exception("an attempt to deliver %s failed in an unforeseen way", message_id)
+            logger.exception("an attempt to deliver %s failed in an unforeseen way", lease.message.id)
             return Attempted(Answer(error=first_line(error)))
         return _attempted(response)
 
@@ -100,7 +108,8 @@ class Courier:
             headers += _source_headers(message.source)
         if message.caller_ip:
             headers.append(("Upstash-Caller-Ip", message.caller_ip))
-        return HttpRequest(message.options.method, message.url, headers, message.body)
+        shared = len(message.options.headers) + len(FIXED_HEADERS)
+        return HttpRequest(message.options.method, message.url, headers, message.body, shared)
 
 
 def _attempted(outcome: HttpResponse | TransportError) -> Attempted:

@@ -32,7 +32,9 @@ from idioteque.server.storage.deliveries import (
     all_next_due_ms,
     all_unreached,
     claim_due,
+    count_waiting,
     free_all,
+    free_lost,
     hand_back,
     next_due_ms,
     queue_line,
@@ -87,13 +89,13 @@ class Deliverer:
         """Free what the process before had leased, and learn what is due when. Called once, before anything else."""
         now_ms = self._clock.now_ms()
 
-        def operation(tx: Transaction) -> tuple[list[tuple[str, int, int]], list[tuple[str, str]]]:
+        def operation(tx: Transaction) -> tuple[list[tuple[str, int]], list[tuple[str, str]], int]:
             free_all(tx, now_ms)
-            return all_next_due_ms(tx), all_unreached(tx)
+            return all_next_due_ms(tx), all_unreached(tx), count_waiting(tx)
 
-        due, unreached = await self._database.write(operation, is_long=True)
-        for origin, due_ms, count in due:
-            self._metrics.found(count)
+        due, unreached, count = await self._database.write(operation, is_long=True)
+        self._metrics.found(count)
+        for origin, due_ms in due:
             self._destinations.note_due(origin, now_ms if is_line(origin) else due_ms)
         for origin, line in unreached:
             self._prober.notice(origin, line, unreached=True)
@@ -118,15 +120,21 @@ class Deliverer:
             await self.renew()
 
     async def renew(self) -> int:
-        """Renew the leases that grow old; return how many."""
+        """Renew the leases that grow old, and free those that nobody has renewed; return how many were renewed."""
         now_ms = self._clock.now_ms()
         until_ms = now_ms + self._config.lease_ms
         old = [flight for flight in self._flights.values() if flight.until_ms - now_ms <= self._config.lease_ms * 2 / 3]
-        if old:
-            leases = [flight.lease for flight in old]
-            await self._database.write(lambda tx: renew(tx, leases, until_ms))
-            for flight in old:
-                flight.until_ms = until_ms
+        leases = [flight.lease for flight in old]
+
+        def operation(tx: Transaction) -> set[str]:
+            renew(tx, leases, until_ms)
+            return free_lost(tx, now_ms)
+
+        lost = await self._database.write(operation)
+        for flight in old:
+            flight.until_ms = until_ms
+        for origin in lost:
+            self.note_due(origin, now_ms)
         return len(old)
 
     def admitted(self, admitted: Sequence[Admitted], accepted: Sequence[Accepted]) -> None:

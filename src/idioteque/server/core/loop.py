@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Generic, TypeVar
 
 from idioteque.clock import Clock
@@ -58,42 +59,47 @@ class Gathering(Generic[Item, Result]):
 
     def __init__(self, work: Callable[[list[Item]], Awaitable[list[Result]]]) -> None:
         self._work = work
-        self._waiting: list[tuple[Item, asyncio.Future[Result] | None]] = []
+        self._items: list[Item] = []
+        self._tells: list[Callable[[Result | BaseException], object] | None] = []
         self._task: asyncio.Task[None] | None = None
 
     def add(self, item: Item) -> asyncio.Future[Result]:
         """Return the result of an item, when it is there; an error of its list is an error of each of it."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
-        self._start()
+        self.put(item, partial(_resolve, future))
         return future
 
-    def put(self, item: Item) -> None:
-        """Add an item whose result nobody waits for; `work` must deal with its own errors."""
-        self._waiting.append((item, None))
-        self._start()
+    def put(self, item: Item, tell: Callable[[Result | BaseException], object] | None = None) -> None:
+        """Add an item; `tell` is called with its result or the error of its list, in a later turn of the loop.
+
+        Where nobody is to be told, `work` must deal with its own errors.
+        """
+        self._items.append(item)
+        self._tells.append(tell)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def idle(self) -> None:
         """Return once everything added so far is done."""
         while self._task is not None:
             await asyncio.shield(self._task)
 
-    def _start(self) -> None:
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
-
     async def _run(self) -> None:
         try:
-            while self._waiting:
-                taken, self._waiting = self._waiting, []
+            while self._items:
+                items, self._items = self._items, []
+                tells, self._tells = self._tells, []
                 try:
-                    results = await self._work([item for item, _ in taken])
+                    results = await self._work(items)
                 except Exception as error:
-                    _fail(taken, error)
+                    if all(tell is None for tell in tells):
+                        raise
+                    for tell in tells:
+                        _tell(tell, error)
                     continue
-                for (_, future), result in zip(taken, results, strict=True):
-                    if future is not None and not future.done():
-                        future.set_result(result)
+                for tell, result in zip(tells, results, strict=True):
+                    if tell is not None:
+                        _tell(tell, result)
         finally:
             self._task = None
 
@@ -129,10 +135,19 @@ class Duties:
             await self._clock.sleep(RETRY_AFTER_FAULT_S)
 
 
-def _fail(taken: list[tuple[Item, asyncio.Future[Result] | None]], error: Exception) -> None:
-    waited_for = [future for _, future in taken if future is not None]
-    if not waited_for:
-        raise error
-    for future in waited_for:
-        if not future.done():
-            future.set_exception(error)
+def _tell(tell: Callable[[Result | BaseException], object] | None, outcome: Result | BaseException) -> None:
+    """Tell one; the others are told whatever comes of it."""
+    try:
+        if tell is not None:
+            tell(outcome)
+    except Exception:
+        logger.exception("what follows from a commit failed")
+
+
+def _resolve(future: asyncio.Future[Result], outcome: Result | BaseException) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, BaseException):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)

@@ -17,7 +17,8 @@ from idioteque.server.errors import NotFound, StorageFull
 from idioteque.server.model import DeadLetter, Filter, LogEntry, LogRow, Message, Page, States
 from idioteque.server.storage.dead_letters import delete_dead_letters, list_dead_letters
 from idioteque.server.storage.deliveries import Standing, cancel, insert_deliveries, pending_ids, queue_line, waiting
-from idioteque.server.storage.logs import insert_logs, list_logs
+from idioteque.server.storage.log_pages import list_logs
+from idioteque.server.storage.logs import insert_logs
 from idioteque.server.storage.messages import find_message, insert_messages
 
 PENDING_MAX = 10_000_000
@@ -69,7 +70,8 @@ class Operations:
 
     async def logs(self, chosen: Filter, page: Page) -> tuple[list[LogEntry], str | None]:
         """Return a page of the log, and the cursor of the next one."""
-        return await self._database.read(lambda tx: list_logs(tx, chosen, page))
+        since_ms = self._clock.now_ms() - self._config.log_retention_s * 1000
+        return await self._database.read(lambda tx: list_logs(tx, chosen, page, since_ms))
 
     async def dead_letters(self, chosen: Filter, page: Page) -> tuple[list[DeadLetter], str | None]:
         """Return a page of dead letters, and the cursor of the next one."""
@@ -88,9 +90,8 @@ class Operations:
         def operation(tx: Transaction) -> list[Standing]:
             deleted = delete_dead_letters(tx, letters)
             standings = [_again(letter.message, now_ms) for letter in deleted]
-            insert_messages(tx, [standing.message for standing in standings])
+            insert_messages(tx, [(standing.message, States.CREATED) for standing in standings])
             insert_deliveries(tx, standings)
-            insert_logs(tx, [LogRow(standing.message.id, now_ms, States.CREATED) for standing in standings])
             return standings
 
         standings = await self._written(operation)

@@ -44,11 +44,13 @@ class Buried:
 
 Verdict = Delivered | Retried | Buried
 
+DELIVERED = Delivered()
+
 
 def after_attempt(lease: Lease, answer: Answer, now_ms: int) -> Verdict:
     """Decide what becomes of a message once an attempt ended; status 0 means that no answer came."""
     if 200 <= answer.status < 300:
-        return Delivered()
+        return DELIVERED
     if lease.retried >= lease.message.options.retries_max or says_stop(answer.headers):
         return Buried()
     return Retried(now_ms + wait_ms(lease, answer.headers, now_ms))

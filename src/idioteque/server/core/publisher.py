@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 
 from idioteque.database import Database, Transaction
@@ -35,23 +34,20 @@ class Publisher:
         Raise `StorageFull` when there is no room, `TooManyRequests` when the day's allowance is used up; then nothing
         is stored.
         """
-        return await self.begin(drafts)
+        self._check(drafts)
+        return await self._gathering.add(drafts)
 
-    def begin(self, drafts: Sequence[Draft]) -> asyncio.Future[Sequence[Accepted]]:
-        """Do as `publish`, without waiting for it."""
-        for draft in drafts:
-            self._admission.check(draft)
-        self._daily.take(len(drafts))
-        return self._gathering.add(drafts)
+    def begin(self, drafts: Sequence[Draft], tell: Callable[[Sequence[Accepted] | BaseException], None]) -> None:
+        """Do as `publish`, and have `tell` called with what came of it, in a later turn of the loop."""
+        self._check(drafts)
+        self._gathering.put(drafts, tell)
 
     async def publish_with(self, drafts: Sequence[Draft], change: Callable[[Transaction, Sequence[str]], bool]) -> bool:
         """Store messages in one transaction with a change, which is told their ids and may say no.
 
         Return whether it said yes; if not, no message is stored. Raise like `publish`.
         """
-        for draft in drafts:
-            self._admission.check(draft)
-        self._daily.take(len(drafts))
+        self._check(drafts)
         admitted = [self._admission.admit(draft) for draft in drafts]
         ids = [each.standing.message.id for each in admitted]
         try:
@@ -66,6 +62,11 @@ class Publisher:
             return False
         self._deliverer.admitted(admitted, accepted)
         return True
+
+    def _check(self, drafts: Sequence[Draft]) -> None:
+        for draft in drafts:
+            self._admission.check(draft)
+        self._daily.take(len(drafts))
 
     async def _accept(self, calls: list[Sequence[Draft]]) -> list[Sequence[Accepted]]:
         admitted = [self._admission.admit(draft) for drafts in calls for draft in drafts]

@@ -1,4 +1,7 @@
-"""What an operator sees of a server: what it has, what it did lately, and what it keeps. Nothing here scans a table."""
+"""What an operator sees of a server: what it has, what it did lately, and what it keeps.
+
+Nothing here scans a table, but for the count of rows, which is made once a minute at most.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,11 @@ from idioteque.server.core.activity import Activity, added
 from idioteque.server.core.deliverer import Deliverer
 from idioteque.server.core.metrics import Metrics
 from idioteque.server.model import Stretch, Waiting
-from idioteque.server.storage.activity import about_rows, count_dead_letters, count_retrying
+from idioteque.server.storage.activity import count_dead_letters, count_retrying, count_rows
 from idioteque.server.storage.lines import waiting_for_key, waiting_in_queue
 
 COUNTED_MAX = 10_000
+ROWS_COUNTED_EVERY_MS = 60_000
 LATENCY_MS = 3_600_000  # percentiles are those of the last hour
 
 
@@ -33,7 +37,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """A server at a moment; `retrying` and `dead_letters` stop at `COUNTED_MAX`, `rows` are about so many."""
+    """A server at a moment; `retrying` and `dead_letters` stop at `COUNTED_MAX`, `rows` are of the last minute."""
 
     version: str
     started_at_ms: int
@@ -70,14 +74,17 @@ class Status:
         self._metrics = metrics
         self._activity = activity
         self._started_at_ms = clock.now_ms()
+        self._rows: dict[str, int] = {}
+        self._rows_counted_at_ms = 0
 
     async def facts(self) -> Facts:
         """Return what there is now."""
 
-        def operation(tx: Transaction) -> tuple[int, int, dict[str, int]]:
-            return count_retrying(tx, COUNTED_MAX), count_dead_letters(tx, COUNTED_MAX), about_rows(tx)
+        def operation(tx: Transaction) -> tuple[int, int]:
+            return count_retrying(tx, COUNTED_MAX), count_dead_letters(tx, COUNTED_MAX)
 
-        retrying, dead_letters, rows = await self._database.read(operation)
+        retrying, dead_letters = await self._database.read(operation)
+        rows = await self._counted_rows()
         stretches = self._activity.stretches()
         since_ms = self._clock.now_ms() - LATENCY_MS
         most, now = self._deliverer.parallelism
@@ -98,6 +105,13 @@ class Status:
             wal_bytes=wal_bytes,
             rows=rows,
         )
+
+    async def _counted_rows(self) -> Mapping[str, int]:
+        now_ms = self._clock.now_ms()
+        if now_ms - self._rows_counted_at_ms >= ROWS_COUNTED_EVERY_MS:
+            self._rows_counted_at_ms = now_ms
+            self._rows = await self._database.read(count_rows)
+        return self._rows
 
     async def waiting_for_key(self, key: str, count_max: int) -> list[Waiting]:
         """Return the messages that are due and wait for a flow-control key, in their order."""

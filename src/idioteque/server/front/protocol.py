@@ -41,6 +41,7 @@ class Connection(asyncio.Protocol):
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
+        self._data_bytes = self._begin_bytes = 0
         self._is_head_new = False
         self._since_s = reception.now_s
         self._is_deaf = False  # whatever else comes in is not looked at
@@ -87,7 +88,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
             return
-        self._is_head_new = False
+        self._is_head_new, self._data_bytes = False, len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -152,7 +153,7 @@ class Connection(asyncio.Protocol):
             raise ConnectionAbortedError  # stops the parser
         self._reading = Turn()
         self._target, self._headers = b"", []
-        self._head_bytes, self._is_head_new = 0, True
+        self._head_bytes, self._begin_bytes, self._is_head_new = 0, self._data_bytes, True
         if not self._turns:
             self._since_s = self._reception.now_s
 
@@ -173,12 +174,13 @@ class Connection(asyncio.Protocol):
         version = parser.get_http_version()
         turn.is_old = version != "1.1"
         turn.request = request = read_head(
-            parser.get_method(), self._target, version, headers, self._limits.head, self._peer
-        )
+            parser.get_method(), self._target, version, headers, self._limits.head, self._peer,
+            self._begin_bytes + self._head_bytes + self._data_bytes,
+        )  # fmt: skip
         if parser.should_upgrade():
             check_upgrade(request)
             turn.keep = False
-        turn.expects = request.header(b"expect") is not None
+        turn.expects = b"expect" in request.first
         self._turns.append(turn)
         if len(self._turns) == 1 and self._writable is None:
             self._admit(turn)
@@ -225,7 +227,7 @@ class Connection(asyncio.Protocol):
             room = hot.room(request) if hot is not None else None
             self._is_hot = room is not None
             turn.room = self._limits.body_bytes_max if room is None else room
-            announced = request.header(b"content-length")
+            announced = request.first.get(b"content-length")
             length = turn.body_bytes if announced is None else int(announced)
             if length > turn.room:
                 raise TooLarge(f"the body has {length} bytes; at most {turn.room} are accepted")

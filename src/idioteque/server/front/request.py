@@ -25,21 +25,18 @@ _HOST = re.compile(rb"[!-~]*")
 
 @dataclass(slots=True)
 class Request:
-    """A request; `path` and `query` are those of its target, as written, and header names are in lower case."""
+    """A request; `path` and `query` are those of its target, as written, and header names are in lower case.
+
+    `first` has the first value of each header.
+    """
 
     method: str
     path: bytes
     query: bytes
     headers: list[tuple[bytes, bytes]]
+    first: dict[bytes, bytes]
     peer: str = ""
     body: bytes = b""
-
-    def header(self, name: bytes) -> bytes | None:
-        """Return the first value of a header, or None."""
-        for key, value in self.headers:
-            if key == name:
-                return value
-        return None
 
     @property
     def plain_path(self) -> str:
@@ -82,11 +79,18 @@ class HeadLimits:
 
 
 def read_head(
-    method: bytes, target: bytes, version: str, headers: list[tuple[bytes, bytes]], limits: HeadLimits, peer: str
+    method: bytes,
+    target: bytes,
+    version: str,
+    headers: list[tuple[bytes, bytes]],
+    limits: HeadLimits,
+    peer: str,
+    head_bytes: int,
 ) -> Request:
     """Return the request of a head that parser and protocol agree about; raise `Refused` for any other.
 
-    What two readers might take for different requests is refused, not mended (RFC 9112, sections 3.2 and 6.3).
+    What two readers might take for different requests is refused, not mended (RFC 9112, sections 3.2 and 6.3). The head
+    has at most `head_bytes`, so that its headers need be measured only where that is a lot.
     """
     if len(target) > limits.url_bytes_max:
         raise TargetTooLong(f"the request target is longer than {limits.url_bytes_max} bytes")
@@ -94,29 +98,34 @@ def read_head(
         raise HeadersTooLarge(f"there are more than {limits.headers_max} headers")
     if version not in VERSIONS:
         raise BadRequest("this server speaks HTTP/1.1")
-    hosts = 0
-    length = 0
-    for name, value in headers:
-        length += len(name) + len(value)
-        check = _CHECKS.get(name)
-        if check is not None:
-            check(value, version)
-        elif name == b"host":
-            hosts += 1
-            if _HOST.fullmatch(value) is None:
-                raise BadRequest("invalid Host header")
-    if length > limits.headers_bytes_max:
+    first = first_values(headers)
+    if not _CHECKS.keys().isdisjoint(first):
+        for name, value in headers:
+            if (check := _CHECKS.get(name)) is not None:
+                check(value, version)
+    if head_bytes > limits.headers_bytes_max and sum(map(_length, headers)) > limits.headers_bytes_max:
         raise HeadersTooLarge(f"the headers are longer than {limits.headers_bytes_max} bytes")
-    if hosts > 1 or (not hosts and version == "1.1"):
+    host = first.get(b"host")
+    if host is None:
+        if version == "1.1":
+            raise BadRequest("a request has one Host header")
+    elif _HOST.fullmatch(host) is None:
+        raise BadRequest("invalid Host header")
+    elif len(first) < len(headers) and [name for name, _ in headers].count(b"host") > 1:
         raise BadRequest("a request has one Host header")
     path, query = _parts(target)
-    return Request(method.decode("latin-1"), path, query, headers, peer)
+    return Request(method.decode("latin-1"), path, query, headers, first, peer)
+
+
+def first_values(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return the first value of each header."""
+    return dict(reversed(headers))
 
 
 def check_upgrade(request: Request) -> None:
     """Refuse a body beside `Upgrade`, which the parser takes for another protocol's first bytes."""
-    length = request.header(b"content-length")
-    if request.method == "CONNECT" or (length or b"0").strip(b"0") or request.header(b"transfer-encoding"):
+    length = request.first.get(b"content-length")
+    if request.method == "CONNECT" or (length or b"0").strip(b"0") or request.first.get(b"transfer-encoding"):
         raise BadRequest("this server speaks HTTP/1.1 only: send no Upgrade header with a body")
 
 
@@ -125,6 +134,10 @@ def refusal_of(error: Exception) -> Refused:
     if isinstance(error, httptools.HttpParserInvalidMethodError):
         return BadRequest("invalid HTTP request: no method that this server knows")
     return BadRequest(f"invalid HTTP request: {error}")
+
+
+def _length(header: tuple[bytes, bytes]) -> int:
+    return len(header[0]) + len(header[1])
 
 
 def _parts(target: bytes) -> tuple[bytes, bytes]:

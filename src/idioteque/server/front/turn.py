@@ -9,17 +9,16 @@ from idioteque.server.front.request import Request
 class Turn:
     """One request on its way in and its reply on its way out."""
 
-    __slots__ = (
-        "body", "body_bytes", "expects", "is_answered", "is_complete", "is_old", "keep", "refusal", "request", "room"
-    )  # fmt: skip
+    request: Request | None = None
+    refusal: Refused | None = None
+    room: int | None = None
+    """For the body; None until its turn comes."""
+    body_bytes = 0
+    expects = False
+    is_old = False
+    is_complete = False
+    is_answered = False
+    keep = True
 
     def __init__(self) -> None:
-        self.request: Request | None = None
-        self.refusal: Refused | None = None
-        self.room: int | None = None  # for the body; None until its turn comes
         self.body: list[bytes] = []
-        self.body_bytes = 0
-        self.expects = False
-        self.is_old = False
-        self.is_complete = self.is_answered = False
-        self.keep = True

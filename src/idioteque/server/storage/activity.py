@@ -1,4 +1,4 @@
-"""What the server did in the last day, and how much it has: in few rows, and in counts that stop at a bound."""
+"""What the server did in the last day, and how much it has: in few rows, and mostly in counts that stop at a bound."""
 
 from __future__ import annotations
 
@@ -63,14 +63,10 @@ def count_dead_letters(tx: Transaction, count_max: int) -> int:
     return int(rows[0][0])
 
 
-def about_rows(tx: Transaction) -> dict[str, int]:
-    """Return about how many rows the large tables have: never fewer, and more where rows were deleted in between."""
-    found: dict[str, int] = {}
-    for name, table in (("messages", "messages"), ("logs", "logs"), ("deadLetters", "dead_letters")):
-        # The two ends of the table's own tree.
-        rows = tx.execute(
-            f"SELECT (SELECT MAX(rowid) FROM {table}), (SELECT MIN(rowid) FROM {table})"  # noqa: S608 - constants
-        )
-        last, first = rows[0]
-        found[name] = 0 if last is None else last - first + 1
-    return found
+def count_rows(tx: Transaction) -> dict[str, int]:
+    """Return how many rows the large tables have."""
+    # A walk through the smallest index of each, some 30 ms for a million rows: not for every request.
+    rows = tx.execute(
+        "SELECT (SELECT COUNT(*) FROM messages), (SELECT COUNT(*) FROM logs), (SELECT COUNT(*) FROM dead_letters)"
+    )
+    return dict(zip(("messages", "logs", "deadLetters"), rows[0], strict=True))

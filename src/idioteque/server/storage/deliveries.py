@@ -1,4 +1,7 @@
-"""Where messages stand: due, leased, ended. Every change of a lease is conditional on its token."""
+"""Where messages stand: due, leased, ended. Every change of a lease is conditional on its token.
+
+What is leased stands by itself, in no index by time: the one process that has the file knows what it holds.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from idioteque.server.storage.queues import take_places
 RESPREAD_MS = 1000  # messages that become due together because their destination is back are spread over this time
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Standing:
     """Where a new message begins: due at a time, or leased until then and with its deliverer already.
 
@@ -61,10 +64,7 @@ def insert_deliveries(tx: Transaction, standings: Sequence[Standing]) -> None:
     tx.execute_many(
         """INSERT INTO deliveries (message_id, origin, visible_at_ms, token, retried, leased, cancelled, unreached)
         VALUES (:id, :origin, :visible_at_ms, :leased, 0, :leased, 0, 0)""",
-        [
-            {"id": s.message.id, "origin": s.origin, "visible_at_ms": s.visible_at_ms, "leased": int(s.leased)}
-            for s in plain
-        ],
+        [(s.message.id, s.origin, s.visible_at_ms, int(s.leased)) for s in plain],
     )
 
 
@@ -110,11 +110,12 @@ def _ordered_parameters(standing: Standing, place: int | None) -> dict[str, SqlV
 
 
 def claim_due(tx: Transaction, origin: str, count_max: int, now_ms: int, until_ms: int) -> list[Lease]:
-    """Lease messages of one destination that are due; a lease that ran out is due as well."""
+    """Lease messages of one destination that are due."""
     # Take what has been due for the longest; the token fences out whoever held it before.
     rows = tx.execute(
-        f"""UPDATE deliveries SET visible_at_ms = :until_ms, token = token + 1, leased = 1 WHERE message_id IN (
-            SELECT message_id FROM deliveries WHERE origin = :origin AND visible_at_ms <= :now_ms
+        f"""UPDATE deliveries SET visible_at_ms = :until_ms, token = token + 1, leased = 1
+        WHERE leased = 0 AND message_id IN (
+            SELECT message_id FROM deliveries WHERE leased = 0 AND origin = :origin AND visible_at_ms <= :now_ms
             ORDER BY visible_at_ms LIMIT :count_max {tx.lock_rows})
         RETURNING message_id, token, retried, queue_name, place""",  # noqa: S608 - a constant of the database
         {"origin": origin, "now_ms": now_ms, "until_ms": until_ms, "count_max": count_max},
@@ -131,16 +132,30 @@ def next_due_ms(tx: Transaction, origin: str) -> int | None:
     """Return when a destination's next message becomes visible, or None when it has none."""
     # The first entry of the destination in the index.
     rows = tx.execute(
-        "SELECT visible_at_ms FROM deliveries WHERE origin = :origin ORDER BY visible_at_ms LIMIT 1", {"origin": origin}
+        "SELECT visible_at_ms FROM deliveries WHERE leased = 0 AND origin = :origin ORDER BY visible_at_ms LIMIT 1",
+        {"origin": origin},
     )
     return rows[0][0] if rows else None
 
 
-def all_next_due_ms(tx: Transaction) -> list[tuple[str, int, int]]:
-    """Return every destination and line that has messages, when its next one becomes visible, and how many it has."""
-    # A scan of one index, once at the start.
-    rows = tx.execute("SELECT origin, MIN(visible_at_ms), COUNT(*) FROM deliveries GROUP BY origin")
-    return [(origin, due_ms, count) for origin, due_ms, count in rows]
+def all_next_due_ms(tx: Transaction) -> list[tuple[str, int]]:
+    """Return every destination and line that has messages which wait, and when its next one becomes visible."""
+    # From one destination to the next in the index: what waits for each is not walked through.
+    rows = tx.execute(
+        """WITH RECURSIVE origins (origin) AS (
+            SELECT MIN(origin) FROM deliveries WHERE leased = 0
+            UNION ALL SELECT (SELECT MIN(d.origin) FROM deliveries d WHERE d.leased = 0 AND d.origin > o.origin)
+            FROM origins o WHERE o.origin IS NOT NULL)
+        SELECT o.origin, (SELECT MIN(d.visible_at_ms) FROM deliveries d WHERE d.leased = 0 AND d.origin = o.origin)
+        FROM origins o WHERE o.origin IS NOT NULL"""
+    )
+    return [(origin, due_ms) for origin, due_ms in rows]
+
+
+def count_waiting(tx: Transaction) -> int:
+    """Return how many messages have not ended and are not leased."""
+    # A walk through the index by time.
+    return int(tx.execute("SELECT COUNT(*) FROM deliveries WHERE leased = 0")[0][0])
 
 
 def all_unreached(tx: Transaction) -> list[tuple[str, str]]:
@@ -152,15 +167,27 @@ def all_unreached(tx: Transaction) -> list[tuple[str, str]]:
 
 def free_all(tx: Transaction, now_ms: int) -> None:
     """Make due what a process that is gone had leased; its attempts are not counted, since they did not finish."""
-    # Only one process has the file, so whoever held these leases is dead.
+    # Only one process has the file, so whoever held these leases is dead; they stand at one end of the table.
     tx.execute("UPDATE deliveries SET leased = 0, visible_at_ms = :now_ms WHERE leased = 1", {"now_ms": now_ms})
+
+
+def free_lost(tx: Transaction, now_ms: int) -> set[str]:
+    """Make due what is leased beyond its time, which nobody holds any more; return the destinations and lines."""
+    # What is leased is no more than can be under way.
+    rows = tx.execute(
+        """UPDATE deliveries SET leased = 0, visible_at_ms = :now_ms WHERE leased = 1 AND visible_at_ms <= :now_ms
+        RETURNING origin""",
+        {"now_ms": now_ms},
+    )
+    return {row[0] for row in rows}
 
 
 def hand_back(tx: Transaction, leases: Iterable[Lease], now_ms: int) -> None:
     """Make due what is leased, without counting an attempt."""
     # Unless somebody else holds it by now.
     tx.execute_many(
-        """UPDATE deliveries SET leased = 0, visible_at_ms = :now_ms WHERE message_id = :id AND token = :token""",
+        """UPDATE deliveries SET leased = 0, visible_at_ms = :now_ms
+        WHERE leased = 1 AND message_id = :id AND token = :token""",
         [{"id": lease.message.id, "token": lease.token, "now_ms": now_ms} for lease in leases],
     )
 
@@ -169,7 +196,7 @@ def renew(tx: Transaction, leases: Iterable[Lease], until_ms: int) -> None:
     """Keep leases until a later time."""
     # A lease that somebody else holds by now stays theirs.
     tx.execute_many(
-        "UPDATE deliveries SET visible_at_ms = :until_ms WHERE message_id = :id AND token = :token AND leased = 1",
+        "UPDATE deliveries SET visible_at_ms = :until_ms WHERE leased = 1 AND message_id = :id AND token = :token",
         [{"id": lease.message.id, "token": lease.token, "until_ms": until_ms} for lease in leases],
     )
 
@@ -179,8 +206,11 @@ def end_delivered(tx: Transaction, message_id: str) -> bool:
 
     Whoever holds the lease: the destination did get it.
     """
-    # The first end wins.
-    return tx.changed("DELETE FROM deliveries WHERE message_id = :id", {"id": message_id}) > 0
+    # The first end wins; a lease that was lost is rare.
+    key = {"id": message_id}
+    if tx.changed("DELETE FROM deliveries WHERE leased = 1 AND message_id = :id", key):
+        return True
+    return tx.changed("DELETE FROM deliveries WHERE leased = 0 AND message_id = :id", key) > 0
 
 
 def put_off(tx: Transaction, lease: Lease, due_at_ms: int, *, unreached: bool) -> bool:
@@ -188,7 +218,7 @@ def put_off(tx: Transaction, lease: Lease, due_at_ms: int, *, unreached: bool) -
     # Conditional on the token: a late failure of a former holder changes nothing.
     changed = tx.changed(
         """UPDATE deliveries SET visible_at_ms = :due_at_ms, leased = 0, retried = :retried, unreached = :unreached
-        WHERE message_id = :id AND token = :token AND cancelled = 0""",
+        WHERE leased IN (0, 1) AND message_id = :id AND token = :token AND cancelled = 0""",
         {
             "id": lease.message.id,
             "token": lease.token,
@@ -204,7 +234,8 @@ def end_failed(tx: Transaction, lease: Lease) -> str | None:
     """End a message after its last failure: `failed` or `cancelled`, or None when the lease is lost."""
     # Conditional on the token, like every failure.
     rows = tx.execute(
-        "DELETE FROM deliveries WHERE message_id = :id AND token = :token RETURNING cancelled",
+        """DELETE FROM deliveries WHERE leased IN (0, 1) AND message_id = :id AND token = :token
+        RETURNING cancelled""",
         {"id": lease.message.id, "token": lease.token},
     )
     if not rows:
@@ -229,7 +260,8 @@ def hasten(tx: Transaction, origin: str, now_ms: int) -> set[str]:
     step_ms = RESPREAD_MS / max(len(rows), 1)
     # Each gets its own moment.
     tx.execute_many(
-        "UPDATE deliveries SET visible_at_ms = :due_ms WHERE message_id = :id AND visible_at_ms > :due_ms",
+        """UPDATE deliveries SET visible_at_ms = :due_ms
+        WHERE leased = 0 AND message_id = :id AND visible_at_ms > :due_ms""",
         [{"id": row[0], "due_ms": now_ms + int(step_ms * place)} for place, row in enumerate(rows)],
     )
     return {row[2] for row in rows}
@@ -265,13 +297,14 @@ def cancel(tx: Transaction, message_id: str) -> Cancelled | None:
     """Cancel a pending message; None when none is pending."""
     # Nobody is sending it: it ends here.
     rows = tx.execute(
-        "DELETE FROM deliveries WHERE message_id = :id AND leased = 0 RETURNING queue_name", {"id": message_id}
+        "DELETE FROM deliveries WHERE leased = 0 AND message_id = :id RETURNING queue_name", {"id": message_id}
     )
     if rows:
         return Cancelled(ended=True, queue=rows[0][0])
     # Somebody is: the attempt may still succeed; if it fails, it is the last.
     if tx.execute(
-        "UPDATE deliveries SET cancelled = 1 WHERE message_id = :id AND cancelled = 0 RETURNING 1", {"id": message_id}
+        "UPDATE deliveries SET cancelled = 1 WHERE leased = 1 AND message_id = :id AND cancelled = 0 RETURNING 1",
+        {"id": message_id},
     ):
         return Cancelled(ended=False)
     return None

@@ -13,8 +13,11 @@ COLUMNS = {
 """The message columns that `Filter.fields` may name."""
 
 
-def conditions(chosen: Filter, time_column: str) -> tuple[list[str], dict[str, SqlValue]]:
-    """Return conditions on a message `m` (to be joined by AND) and their parameters; dates concern `time_column`."""
+def conditions(chosen: Filter, time_column: str | None) -> tuple[list[str], dict[str, SqlValue]]:
+    """Return conditions on a message `m` (to be joined by AND) and their parameters.
+
+    Dates concern `time_column`; None leaves them to the caller.
+    """
     clauses: list[str] = []
     parameters: dict[str, SqlValue] = {}
     for name, values in chosen.fields.items():
@@ -29,10 +32,10 @@ def conditions(chosen: Filter, time_column: str) -> tuple[list[str], dict[str, S
         clauses.append(f"({' OR '.join(alternatives)})")
     if chosen.message_ids:
         clauses.append(one_of("m.id", "message_id", chosen.message_ids, parameters))
-    if chosen.from_ms is not None:
+    if time_column is not None and chosen.from_ms is not None:
         clauses.append(f"{time_column} >= :from_ms")
         parameters["from_ms"] = chosen.from_ms
-    if chosen.to_ms is not None:
+    if time_column is not None and chosen.to_ms is not None:
         clauses.append(f"{time_column} <= :to_ms")
         parameters["to_ms"] = chosen.to_ms
     return clauses, parameters

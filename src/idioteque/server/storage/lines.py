@@ -27,7 +27,7 @@ def due_in_line(tx: Transaction, line: str, now_ms: int, count_max: int) -> list
     """Return deliveries of a line that are due, those first that have been for the longest."""
     # From the line's beginning in the index.
     rows = tx.execute(
-        """SELECT message_id FROM deliveries WHERE origin = :line AND visible_at_ms <= :now_ms
+        """SELECT message_id FROM deliveries WHERE leased = 0 AND origin = :line AND visible_at_ms <= :now_ms
         ORDER BY visible_at_ms, message_id LIMIT :count""",
         {"line": line, "now_ms": now_ms, "count": count_max},
     )
@@ -38,8 +38,8 @@ def due_in_queue(tx: Transaction, line: str, now_ms: int) -> list[Due]:
     """Return deliveries that hold a slot and are due, in the order of their places."""
     # Those that wait for a slot are visible never, so these are no more than the queue has slots.
     rows = tx.execute(
-        """SELECT message_id, token, flow_key FROM deliveries WHERE origin = :line AND visible_at_ms <= :now_ms
-        ORDER BY place LIMIT :count""",
+        """SELECT message_id, token, flow_key FROM deliveries
+        WHERE leased = 0 AND origin = :line AND visible_at_ms <= :now_ms ORDER BY place LIMIT :count""",
         {"line": line, "now_ms": now_ms, "count": DUE_MAX},
     )
     return [Due(*row) for row in rows]
@@ -49,7 +49,7 @@ def next_in_line_ms(tx: Transaction, line: str, now_ms: int) -> int | None:
     """Return when the next delivery of a line becomes visible that is not yet, or None."""
     # The first entry of the line behind now.
     rows = tx.execute(
-        """SELECT visible_at_ms FROM deliveries WHERE origin = :line AND visible_at_ms > :now_ms
+        """SELECT visible_at_ms FROM deliveries WHERE leased = 0 AND origin = :line AND visible_at_ms > :now_ms
         ORDER BY visible_at_ms LIMIT 1""",
         {"line": line, "now_ms": now_ms},
     )
@@ -69,8 +69,8 @@ def has_delayed(tx: Transaction, line: str, now_ms: int) -> bool:
     """Whether a message of a queue has a slot, but its time has not come: nobody starts before it."""
     # Those that were leased before have started; those that wait for a slot are behind the range that is read.
     rows = tx.execute(
-        """SELECT 1 FROM deliveries WHERE origin = :line AND visible_at_ms > :now_ms AND visible_at_ms < :never_ms
-        AND token = 0 LIMIT 1""",
+        """SELECT 1 FROM deliveries WHERE leased = 0 AND origin = :line AND visible_at_ms > :now_ms
+        AND visible_at_ms < :never_ms AND token = 0 LIMIT 1""",
         {"line": line, "now_ms": now_ms, "never_ms": NEVER_MS},
     )
     return bool(rows)
@@ -91,7 +91,7 @@ def give_slots(tx: Transaction, due: Iterable[tuple[str, int]]) -> None:
     """Give messages a slot of their queue, from which on they are due at their times."""
     # They become visible.
     tx.execute_many(
-        "UPDATE deliveries SET holds = 1, visible_at_ms = :due_ms WHERE message_id = :id",
+        "UPDATE deliveries SET holds = 1, visible_at_ms = :due_ms WHERE leased = 0 AND message_id = :id",
         [{"id": message_id, "due_ms": due_ms} for message_id, due_ms in due],
     )
 
@@ -102,8 +102,8 @@ def lease_all(tx: Transaction, message_ids: Iterable[str], until_ms: int) -> lis
     for message_id in message_ids:
         # The token fences out whoever held it before.
         rows = tx.execute(
-            """UPDATE deliveries SET visible_at_ms = :until_ms, token = token + 1, leased = 1 WHERE message_id = :id
-            RETURNING token, retried, queue_name, place""",
+            """UPDATE deliveries SET visible_at_ms = :until_ms, token = token + 1, leased = 1
+            WHERE leased = 0 AND message_id = :id RETURNING token, retried, queue_name, place""",
             {"id": message_id, "until_ms": until_ms},
         )
         token, retried, queue, place = rows[0]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TypedDict, cast
 
 from idioteque.database import Row, SqlValue, Transaction
-from idioteque.server.model import DIRECT, Accepted, Callback, Draft, FlowControl, Message, Options, Source
+from idioteque.server.model import DIRECT, Accepted, Callback, Draft, FlowControl, Message, Options, Source, States
 from idioteque.server.network import split_url
+from idioteque.server.storage.numbers import first_number, next_number
 from idioteque.transport import Headers
 
 MESSAGE_COLUMNS = (
@@ -17,11 +18,12 @@ MESSAGE_COLUMNS = (
 )
 MESSAGE_COLUMN_COUNT = MESSAGE_COLUMNS.count(",") + 1
 
-INSERT = """INSERT INTO messages
-    (id, created_at_ms, not_before_ms, url, host, path, method, headers, body, retries_max, caller_ip, labels, options,
-    schedule_id, topic_name, endpoint_name, queue_name, flow_key)
-    VALUES (:id, :created_at_ms, :not_before_ms, :url, :host, :path, :method, :headers, :body, :retries_max, :caller_ip,
-    :labels, :options, :schedule_id, :topic_name, :endpoint_name, :queue_name, :flow_key)"""
+INSERT = f"""INSERT INTO messages
+    (number, begun, id, created_at_ms, not_before_ms, url, host, path, method, headers, body, retries_max, caller_ip,
+    labels, options, schedule_id, topic_name, endpoint_name, queue_name, flow_key)
+    VALUES ({next_number("messages")}, :begun, :id, :created_at_ms, :not_before_ms, :url, :host, :path, :method,
+    :headers, :body, :retries_max, :caller_ip, :labels, :options, :schedule_id, :topic_name, :endpoint_name,
+    :queue_name, :flow_key)"""  # noqa: S608 - a constant
 
 
 class _Extras(TypedDict, total=False):
@@ -35,9 +37,9 @@ class _Extras(TypedDict, total=False):
     flow: tuple[str, int | None, int | None, int]
 
 
-def insert_messages(tx: Transaction, messages: Sequence[Message]) -> None:
-    """Store messages."""
-    tx.execute_many(INSERT, [_parameters(message) for message in messages])
+def insert_messages(tx: Transaction, messages: Iterable[tuple[Message, States]]) -> None:
+    """Store messages, each with the states that begin with it: those are its first entries in the log."""
+    tx.execute_many(INSERT, [_parameters(message, begun) for message, begun in messages])
 
 
 def claim_deduplication(tx: Transaction, draft: Draft, message_id: str, now_ms: int, window_ms: int) -> Accepted | None:
@@ -82,10 +84,10 @@ def find_message(tx: Transaction, message_id: str, delivered_since_ms: int, deli
     # A message has a delivery until it ends; how it ended stands in the log.
     rows = tx.execute(
         f"""SELECT {MESSAGE_COLUMNS} FROM messages m WHERE m.id = :id AND (
-            EXISTS (SELECT 1 FROM deliveries d WHERE d.message_id = m.id)
+            EXISTS (SELECT 1 FROM deliveries d WHERE d.leased IN (0, 1) AND d.message_id = m.id)
             OR EXISTS (SELECT 1 FROM logs l WHERE l.message_id = m.id AND l.states = :delivered
-                       AND l.time_ms >= :since_ms))""",  # noqa: S608 - a constant
-        {"id": message_id, "delivered": delivered_states, "since_ms": delivered_since_ms},
+                       AND l.number >= :since))""",  # noqa: S608 - a constant
+        {"id": message_id, "delivered": delivered_states, "since": first_number(delivered_since_ms)},
     )
     return message_of(rows[0]) if rows else None
 
@@ -118,28 +120,30 @@ def headers_of(text: str) -> Headers:
     return tuple([(name, value) for name, _, value in (line.partition(": ") for line in text.split("\r\n"))])
 
 
-def _parameters(message: Message) -> dict[str, SqlValue]:
-    options, parts = message.options, split_url(message.url)
-    return {
-        "id": message.id,
-        "created_at_ms": message.created_at_ms,
-        "not_before_ms": message.not_before_ms,
-        "url": message.url,
-        "host": parts.host,
-        "path": parts.path,
-        "method": options.method,
-        "headers": headers_text(options.headers),
-        "body": message.body,
-        "retries_max": options.retries_max,
-        "caller_ip": message.caller_ip,
-        "labels": f",{','.join(options.labels)}," if options.labels else "",
-        "options": _extras_text(options),
-        "schedule_id": message.source.schedule_id,
-        "topic_name": message.source.url_group,
-        "endpoint_name": message.source.endpoint,
-        "queue_name": message.queue,
-        "flow_key": None if options.flow is None else options.flow.key,
-    }
+def _parameters(message: Message, begun: States) -> tuple[SqlValue, ...]:
+    options, source, parts = message.options, message.source, split_url(message.url)
+    return (
+        first_number(message.created_at_ms),
+        int(begun),
+        message.id,
+        message.created_at_ms,
+        message.not_before_ms,
+        message.url,
+        parts.host,
+        parts.path,
+        options.method,
+        headers_text(options.headers),
+        message.body,
+        options.retries_max,
+        message.caller_ip,
+        f",{','.join(options.labels)}," if options.labels else "",
+        _extras_text(options),
+        source.schedule_id,
+        source.url_group,
+        source.endpoint,
+        message.queue,
+        None if options.flow is None else options.flow.key,
+    )
 
 
 def _extras_text(options: Options) -> str | None:

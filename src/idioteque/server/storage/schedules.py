@@ -136,7 +136,8 @@ def message_fates(tx: Transaction, message_ids: Sequence[str]) -> dict[str, str]
         # Three look-ups by index.
         rows = tx.execute(
             """SELECT CASE
-                WHEN EXISTS (SELECT 1 FROM deliveries d WHERE d.message_id = :id) THEN 'IN_PROGRESS'
+                WHEN EXISTS (SELECT 1 FROM deliveries d WHERE d.leased IN (0, 1) AND d.message_id = :id)
+                    THEN 'IN_PROGRESS'
                 WHEN EXISTS (SELECT 1 FROM logs l WHERE l.message_id = :id AND (l.states & :delivered) <> 0)
                     THEN 'SUCCESS'
                 ELSE 'FAIL' END

@@ -27,7 +27,7 @@ DELAYING = frozenset(("upstash-delay", "upstash-not-before"))
 _DEDUPLICATION_ID = re.compile(r"[!-9;-~]+(?: +[!-9;-~]+)*")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Order:
     """What a client asks to publish, unread: `destination` is a URL or the name of a URL group."""
 
@@ -54,7 +54,7 @@ class PublishReader:
         for pair in order.headers:
             name = pair[0]
             if name == "upstash-deduplication-id":
-                deduplication_id = _checked_deduplication_id(pair[1])
+                deduplication_id = checked_deduplication_id(pair[1])
             elif _configures(name):
                 chosen.append(pair)
         parsed = self._parsed(tuple(chosen))
@@ -175,7 +175,8 @@ def _item_headers(headers: object) -> Pairs:
     return pairs
 
 
-def _checked_deduplication_id(value: str) -> str:
+def checked_deduplication_id(value: str) -> str:
+    """Return a deduplication id as a client may give it, or raise `BadRequest` naming the rule."""
     if len(value) > DEDUPLICATION_ID_LENGTH_MAX or _DEDUPLICATION_ID.fullmatch(value) is None:
         raise BadRequest(
             f"invalid Upstash-Deduplication-Id {value[:100]!r}: must be 1 to {DEDUPLICATION_ID_LENGTH_MAX} printable "
