@@ -182,7 +182,7 @@ class Door:
 
     def _check_name(self, request: Request) -> None:
         """Raise `Misdirected` where a page of another name may speak to a server whose token is published."""
-        host = request.header(b"host") if self._config.dev else None
+        host = request.first.get(b"host") if self._config.dev else None
         if host is not None and not is_loopback_name(host.decode("latin-1")):
             raise Misdirected("under --dev the server answers to loopback names only")
 

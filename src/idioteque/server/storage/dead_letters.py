@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from idioteque.database import Row, SqlValue, Transaction
 from idioteque.server.errors import BadRequest
 from idioteque.server.model import Answer, DeadLetter, Filter, Page
-from idioteque.server.storage.filters import conditions, one_of
+from idioteque.server.storage import filters
+from idioteque.server.storage.filters import conditions, is_found_by_index, one_of
 from idioteque.server.storage.logs import delete_orphans
 from idioteque.server.storage.messages import (
     MESSAGE_COLUMN_COUNT,
@@ -31,24 +32,64 @@ def insert_dead_letters(tx: Transaction, letters: Sequence[DeadLetter]) -> None:
 
 
 def list_dead_letters(tx: Transaction, chosen: Filter, page: Page) -> tuple[list[DeadLetter], str | None]:
-    """Return dead letters in the order of time, and the cursor behind them, None when there are no more."""
-    clauses, parameters = _conditions(chosen)
-    if page.cursor is not None:
-        clauses.append(f"(x.time_ms, x.id) {'>' if page.earliest_first else '<'} (:cursor_ms, :cursor_id)")
-        parameters["cursor_ms"], parameters["cursor_id"] = _parsed_cursor(page.cursor)
+    """Return dead letters in the order of time, and the cursor behind them, None when there are no more.
+
+    Where letters are compared with a filter one by one, only `LOOKED_AT_MAX` are: the page ends there.
+    """
+    statuses: tuple[int | None, ...] = () if chosen.ids is not None else chosen.response_statuses
+    found: list[DeadLetter] = []
+    ends: list[tuple[int, str]] = []
+    for status in statuses or (None,):
+        letters, end = _list(tx, chosen, page, status)
+        found += letters
+        ends += [] if end is None else [end]
+    end = (min(ends) if page.earliest_first else max(ends)) if ends else None
+    if end is not None:
+        found = [each for each in found if (_place(each) <= end if page.earliest_first else _place(each) >= end)]
+    found.sort(key=_place, reverse=not page.earliest_first)
+    letters = found[: page.count]
+    if len(found) > page.count:
+        end = _place(letters[-1])
+    return letters, None if end is None else f"{end[0]}-{end[1]}"
+
+
+def _list(
+    tx: Transaction, chosen: Filter, page: Page, status: int | None
+) -> tuple[list[DeadLetter], tuple[int, str] | None]:
+    """Return letters, of one status unless it is None, and the place up to which was looked, if that is not the end."""
     direction = "ASC" if page.earliest_first else "DESC"
-    where = f"WHERE {' AND '.join(clauses)}" if clauses else ""
+    order = f"ORDER BY x.time_ms {direction}, x.id {direction}"
+    within, parameters = _within(chosen, page)
+    clauses, compared = _conditions(chosen)
+    table, end = "dead_letters x", None
+    compares = bool(clauses) and chosen.ids is None and not is_found_by_index(chosen)
+    if status is not None:
+        table = "dead_letters x INDEXED BY dead_letters_status"
+        within.append("x.status = :status")
+        parameters["status"] = status
+    elif compares:
+        table = "dead_letters x INDEXED BY dead_letters_time"
+    if compares:
+        # A walk of a bounded length.
+        last = tx.execute(
+            f"SELECT x.time_ms, x.id FROM {table} WHERE {' AND '.join(within)} {order} LIMIT 1 OFFSET :looked_at",  # noqa: S608
+            {**parameters, "looked_at": filters.LOOKED_AT_MAX - 1},
+        )
+        if last:
+            parameters["end_ms"], parameters["end_id"] = end = last[0][0], last[0][1]
+            within.append(f"(x.time_ms, x.id) {'<=' if page.earliest_first else '>='} (:end_ms, :end_id)")
+    # In the order of an index.
     rows = tx.execute(
         f"""SELECT {MESSAGE_COLUMNS}, x.id, x.time_ms, x.status, x.error, x.headers, x.body
-        FROM dead_letters x JOIN messages m ON m.id = x.message_id {where}
-        ORDER BY x.time_ms {direction}, x.id {direction} LIMIT :count""",  # noqa: S608 - constants, see filters.py
-        {**parameters, "count": page.count + 1},
+        FROM {table} JOIN messages m ON m.id = x.message_id WHERE {" AND ".join([*within, *clauses])}
+        {order} LIMIT :count""",  # noqa: S608 - constants, see filters.py
+        {**parameters, **compared, "count": page.count + 1},
     )
-    letters = [_letter_of(row) for row in rows]
-    if len(letters) <= page.count:
-        return letters, None
-    last = letters[page.count - 1]
-    return letters[: page.count], f"{last.time_ms}-{last.id}"
+    return [_letter_of(row) for row in rows], end
+
+
+def _place(letter: DeadLetter) -> tuple[int, str]:
+    return letter.time_ms, letter.id
 
 
 def delete_dead_letters(tx: Transaction, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
@@ -82,14 +123,27 @@ def delete_dead_letters_before(tx: Transaction, time_ms: int, count_max: int) ->
     return len(rows)
 
 
+def _within(chosen: Filter, page: Page) -> tuple[list[str], dict[str, SqlValue]]:
+    """Return conditions on the order: dates, and the cursor."""
+    clauses, parameters = ["x.time_ms >= 0"], dict[str, SqlValue]()
+    if chosen.ids is None and chosen.from_ms is not None:
+        clauses.append("x.time_ms >= :from_ms")
+        parameters["from_ms"] = chosen.from_ms
+    if chosen.ids is None and chosen.to_ms is not None:
+        clauses.append("x.time_ms <= :to_ms")
+        parameters["to_ms"] = chosen.to_ms
+    if page.cursor is not None:
+        clauses.append(f"(x.time_ms, x.id) {'>' if page.earliest_first else '<'} (:cursor_ms, :cursor_id)")
+        parameters["cursor_ms"], parameters["cursor_id"] = _parsed_cursor(page.cursor)
+    return clauses, parameters
+
+
 def _conditions(chosen: Filter) -> tuple[list[str], dict[str, SqlValue]]:
+    """Return what letters are compared with."""
     if chosen.ids is not None:
         parameters: dict[str, SqlValue] = {}
         return [one_of("x.id", "dead_letter_id", chosen.ids, parameters)], parameters
-    clauses, parameters = conditions(chosen, "x.time_ms")
-    if chosen.response_statuses:
-        clauses.append(one_of("x.status", "response_status", chosen.response_statuses, parameters))
-    return clauses, parameters
+    return conditions(chosen, None)
 
 
 def _letter_of(row: Row) -> DeadLetter:

@@ -272,10 +272,10 @@ def pending_ids(tx: Transaction, chosen: Filter, count_max: int) -> list[str]:
     if chosen.ids is not None:
         return list(chosen.ids)[:count_max]
     clauses, parameters = conditions(chosen, "m.created_at_ms")
-    where = f"WHERE {' AND '.join(clauses)}" if clauses else ""
+    where = " AND ".join(["d.leased IN (0, 1)", *clauses])
     # Ids sort by age.
     rows = tx.execute(
-        f"""SELECT m.id FROM deliveries d JOIN messages m ON m.id = d.message_id {where}
+        f"""SELECT m.id FROM deliveries d JOIN messages m ON m.id = d.message_id WHERE {where}
         ORDER BY m.id LIMIT :count""",  # noqa: S608 - constants, see filters.py
         {**parameters, "count": count_max},
     )

@@ -5,12 +5,23 @@ from __future__ import annotations
 from idioteque.database import SqlValue
 from idioteque.server.model import Filter
 
+LOOKED_AT_MAX = 10_000
+"""Rows that are compared with a filter for one page: it ends there, with fewer entries or none, and a cursor."""
+
 COLUMNS = {
     "url": "m.url", "host": "m.host", "path": "m.path", "caller_ip": "m.caller_ip",
     "schedule_id": "m.schedule_id", "topic_name": "m.topic_name",
     "queue_name": "m.queue_name", "flow_key": "m.flow_key",
 }  # fmt: skip
 """The message columns that `Filter.fields` may name."""
+
+INDEXED = {"schedule_id", "topic_name", "queue_name", "flow_key"}
+"""Those of which an index has the messages; the others are compared one by one."""
+
+
+def is_found_by_index(chosen: Filter) -> bool:
+    """Whether an index leads to the messages that agree with a filter, or to few more."""
+    return bool(chosen.message_ids) or not INDEXED.isdisjoint(chosen.fields)
 
 
 def conditions(chosen: Filter, time_column: str | None) -> tuple[list[str], dict[str, SqlValue]]:
