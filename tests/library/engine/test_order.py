@@ -35,14 +35,14 @@ def rig(request: pytest.FixtureRequest) -> Rig:
     return rig
 
 
-async def until_recorded(rig: Rig, key: str) -> None:
+async def until_recorded(rig: Rig, *path: str) -> None:
     """Return once a step has its outcome, whichever delivery brings it."""
     for _ in range(TURNS_MAX):
         run = await rig.store.get(RUN)
-        if run is not None and any(step.path == (key,) and step.outcome is not None for step in run.steps):
+        if run is not None and any(step.path == path and step.outcome is not None for step in run.steps):
             return
         await asyncio.sleep(0)
-    raise AssertionError(f"{key} was never recorded")
+    raise AssertionError(f"{path} was never recorded")
 
 
 async def first_of(**awaitables: Awaitable[Any]) -> str:
@@ -120,6 +120,30 @@ async def test_a_step_of_another_delivery_that_is_recorded_before_one_in_place_i
     run = await rig.run()
     assert (run.result, rig.effects) == ("other", {"apart": 1, "other": 1})
     assert passes > 1
+
+
+async def test_an_event_and_a_step_race_in_the_same_way_inside_a_step_of_its_own_delivery(rig: Rig) -> None:
+    seen: list[str] = []
+
+    @rig.worker.function("f", on=Order)
+    async def f(event: Order, ctx: Context) -> str:
+        async def beside() -> str:
+            await rig.worker.publish(Paid())
+            await until_recorded(rig, "box", "paid")
+            return "step"
+
+        async def box() -> str:
+            first = await first_of(other=wait(ctx), step=ctx.execute("step", beside))
+            seen.append(first)
+            await ctx.execute(f"after {first}", rig.effect, first)
+            await ctx.sleep("a while", "1h")
+            return first
+
+        return await ctx.execute("box", box, isolate=True)
+
+    run = await rig.run()
+    assert (run.result, set(seen), rig.effects) == ("other", {"other"}, {"other": 1})
+    assert len(seen) > 1
 
 
 async def test_steps_go_on_beside_a_long_one_when_something_else_was_recorded(rig: Rig) -> None:
