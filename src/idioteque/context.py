@@ -36,6 +36,9 @@ class StepOptions:
     isolate: bool = False
 
 
+USUAL = StepOptions()
+
+
 class Steps(Protocol):
     """The engine's side of a context."""
 
@@ -144,7 +147,10 @@ class Context:
         """
         if not callable(call):
             raise NonRetryableError(f"step {key!r} was given {call!r}; write ctx.execute(key, function, *arguments)")
-        return await self._steps.execute(key, call, args, kwargs, StepOptions(retry, timeout, at_most_once, isolate))
+        options = USUAL
+        if retry is not None or timeout is not None or at_most_once or isolate:
+            options = StepOptions(retry, timeout, at_most_once, isolate)
+        return await self._steps.execute(key, call, args, kwargs, options)
 
     async def sleep(self, key: str, duration: Duration) -> None:
         """Go on after a while: seconds as a number, a `timedelta`, or text like `"90s"`, `"1h30m"`, `"3d"`.

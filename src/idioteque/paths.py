@@ -22,6 +22,8 @@ def checked_key(key: object) -> str:
     """Return a step key, or raise `InvalidValue`: any text of 1 to 512 characters will do."""
     if not isinstance(key, str) or not 0 < len(key) <= KEY_LENGTH_MAX:
         raise InvalidValue(f"a step key must be text of 1 to {KEY_LENGTH_MAX} characters, not {str(key)[:80]!r}")
+    if key.isascii():
+        return key
     try:
         key.encode()
     except UnicodeEncodeError:

@@ -17,7 +17,7 @@ from idioteque.function import Published
 from idioteque.ids import derived_id
 from idioteque.paths import Path, path_text
 from idioteque.store import NEVER_MS, Started
-from idioteque.values import NotSerializable, codec_of
+from idioteque.values import Codec, NotSerializable, codec_of
 
 
 class Asks:
@@ -27,16 +27,16 @@ class Asks:
         self._own = one
         self._started = started
         self._outbox = outbox
+        self._decoded: tuple[Callable[..., Any], Codec] | None = None
+        """The callable whose result was decoded last, and its codec."""
 
     @property
     def _pass(self) -> InlinePass:
         """The pass that the caller runs in: of a step that was lent to another delivery, that one's."""
         scope = current.get(None)
-        if (
-            scope is not None
-            and isinstance(scope.owner, InlinePass)
-            and scope.owner.lease.run_id == self._own.lease.run_id
-        ):
+        if scope is None:
+            return self._own
+        if isinstance(scope.owner, InlinePass) and scope.owner.lease.run_id == self._own.lease.run_id:
             return scope.owner
         return self._own
 
@@ -44,7 +44,9 @@ class Asks:
         self, key: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: StepOptions
     ) -> Any:
         one = self._pass
-        path = await self._path(key)
+        if one.is_refusing:
+            await one.park()
+        path = one.register(key)
         outcome = one.at_hand(path)
         if outcome is None:
             step = Step(one, path, call, args, kwargs, options)
@@ -55,10 +57,16 @@ class Asks:
         if not outcome.ok:
             raise raised(path_text(path), outcome.payload)
         try:
-            return codec_of(call).decode(outcome.payload)
+            return self._codec_of(call).decode(outcome.payload)
         except NotSerializable as error:  # what is recorded cannot be read any more: a fault of ours
             one.fault(NotSerializable(f"step {path_text(path)!r}: {error}"))
             return await one.park()
+
+    def _codec_of(self, call: Callable[..., Any]) -> Codec:
+        """Return a callable's codec; a loop over one callable finds it at once."""
+        if self._decoded is None or self._decoded[0] is not call:
+            self._decoded = call, codec_of(call)
+        return self._decoded[1]
 
     async def sleep(self, key: str, due_at_ms: int) -> None:
         await self._pass.outcome_of(Sleep(self._pass, await self._path(key), due_at_ms))

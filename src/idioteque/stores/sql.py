@@ -105,7 +105,7 @@ class SqlStore(Mailbox, OldRuns, SqlInsight):
                 return snapshots.started(run, event, (), holder)
             if claim.inside:
                 return snapshots.started(run, event, inside(tx, run.run_id, claim.path), holder)
-            rows = tx.execute(READ_LATER_STEPS, {"run_id": run.run_id, "known": claim.known})
+            rows = tx.execute(READ_LATER_STEPS, {"run_id": run.run_id, "known": max(1, claim.known)})
             steps = [step_of(row) for row in rows]
             return snapshots.started(run, event, steps, holder, seats_of(tx, run.run_id), claim.known)
 

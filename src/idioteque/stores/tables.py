@@ -78,9 +78,10 @@ READ_EVENT = "SELECT event FROM run_events WHERE event_id = :event_id"
 # The whole history of a run.
 READ_STEPS = f"SELECT {STEP_COLUMNS} FROM steps WHERE run_id = :run_id ORDER BY seq, path"  # noqa: S608
 
-# What became of a run since the last outcome that the reader knows, that one included, and what is unfinished.
+# What became of a run since the last outcome that the reader knows, that one included, and what is unfinished. `known`
+# is 1 at least: it alone bounds the search, which a second bound would make a search of all.
 READ_LATER_STEPS = f"""SELECT {STEP_COLUMNS} FROM steps WHERE run_id = :run_id AND seq = 0
-    UNION ALL SELECT {STEP_COLUMNS} FROM steps WHERE run_id = :run_id AND seq > 0 AND seq >= :known"""  # noqa: S608
+    UNION ALL SELECT {STEP_COLUMNS} FROM steps WHERE run_id = :run_id AND seq >= :known"""  # noqa: S608
 
 # A step and those inside it: the character after the one that parts keys ends the range.
 READ_INSIDE = f"""SELECT {STEP_COLUMNS} FROM steps
