@@ -164,11 +164,13 @@ def plant(place: Place) -> list[str]:
     until(lambda: json.loads(place.get("/v2/dlq?count=100"))["messages"] and _letters(place) >= len(CORPUS) + 1)
     letters = [row["dlqId"] for row in json.loads(place.get("/v2/dlq"))["messages"]]
     hostile = quote(EVERYTHING, safe="")
+    event = json.loads(place.visitor().get(f"/runs/{place.runs['0']}.json").text)["run"]["event_id"]
     return [
-        "/", "/runs", "/events", "/messages", "/dead-letters", "/schedules", "/queues", "/url-groups", "/flow-control",
+        "/", "/runs", "/events", f"/events/{event}", "/events/new", f"/events/new?type={hostile}",
+        "/messages", "/dead-letters", "/schedules", "/queues", "/url-groups", "/flow-control",
         "/keys", "/system", "/system/doctor", "/messages/publish", "/messages/signature",
         *(f"/runs/{run}?tab={tab}" for run in place.runs.values()
-          for tab in ("summary", "input", "output", "error", "attempts", "messages")),
+          for tab in ("summary", "input", "output", "error", "attempts", "messages", "logs")),
         *(f"/messages/{one}" for one in messages[:4]), *(f"/dead-letters/{one}" for one in letters[:4]),
         *(f"{path}?{name}={hostile}" for path, name in (
             ("/runs", "function"), ("/flow-control", "search"), ("/messages", "url"), ("/messages", "label"),
