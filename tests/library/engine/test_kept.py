@@ -14,6 +14,7 @@ from idioteque import Context, SyncContext
 from idioteque.dispatcher import EventEnvelope, Outgoing
 from idioteque.engine import Delivery
 from idioteque.engine.kept import KEPT_MAX, KEPT_S
+from idioteque.testing import harness
 from tests.library.engine.rig import STORES, Order, Rig
 
 tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
@@ -173,6 +174,7 @@ async def test_the_thread_of_a_plain_function_is_not_kept() -> None:
         bodies += 1
         return [ctx.execute(f"s{n}", rig.effect, f"s{n}", n) for n in range(3)]
 
-    run = await rig.run()
+    async with harness(rig.worker, mode="isolated") as h:  # which waits for threads before it lets time pass
+        run = await h.run(await h.publish(Order()))
     assert run.result == [0, 1, 2]
     assert bodies > 4, "a step is found by running the body again"
