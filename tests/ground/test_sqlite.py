@@ -11,6 +11,7 @@ import struct
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ import pytest
 
 from idioteque.database import SqliteDatabase, Transaction, migrate, open_database
 from idioteque.database.connection import Connection, open_writer
+from idioteque.database.groups import Settled
 from idioteque.database.log import Log
+from idioteque.database.writer import QUICK_COMMITS, Writer
 from idioteque.errors import ConfigurationError, DatabaseBroken, DatabaseError, DatabaseTooSlow, InvalidValue
 
 CREATE = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE)"
@@ -366,6 +369,97 @@ async def test_the_log_does_not_grow_without_end_under_constant_reading(file: Sq
     done.set()
     assert min(await asyncio.gather(*readers)) > 10
     assert size < 100_000_000
+
+
+async def committing_threads(file: SqliteDatabase, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Return a list that is told of each commit from now on whether it was made in this very thread."""
+    here, noted, commit = threading.current_thread(), list[bool](), Writer.commit
+
+    def noting(writer: Writer, settled: list[Settled], *, tends: bool = True) -> list[Settled]:
+        noted.append(threading.current_thread() is here)
+        return commit(writer, settled, tends=tends)
+
+    monkeypatch.setattr(Writer, "commit", noting)
+    return noted
+
+
+async def test_a_quick_disk_is_waited_for_by_the_loop_itself(
+    file: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("idioteque.database.writer.QUICK_S", 60.0)
+    for n in range(QUICK_COMMITS):
+        await file.write(insert(f"before {n}"))
+    noted = await committing_threads(file, monkeypatch)
+    assert await file.write(insert("alone")) == QUICK_COMMITS + 1
+    assert noted == [True]
+    await asyncio.gather(*(file.write(insert(f"together {n}")) for n in range(10)))
+    await file.write(insert("alone again"))
+    assert noted == [True, False, False]
+    with pytest.raises(DatabaseError, match="UNIQUE"):
+        await file.write(insert("alone"))
+    assert await file.write(insert("after the failure")) > 0
+
+
+async def test_one_slow_commit_gives_the_next_ones_to_the_thread(
+    file: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("idioteque.database.writer.QUICK_S", 60.0)
+    for n in range(QUICK_COMMITS):
+        await file.write(insert(f"before {n}"))
+    noted = await committing_threads(file, monkeypatch)
+    monkeypatch.setattr("idioteque.database.writer.QUICK_S", -1.0)
+    for n in range(3):
+        await file.write(insert(f"slow {n}"))
+    assert noted == [True, False, False]
+
+
+async def test_a_loop_that_commits_by_itself_leaves_checkpoints_to_the_thread(
+    file: SqliteDatabase, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("idioteque.database.writer.QUICK_S", 60.0)
+    here, tending, tend = threading.current_thread(), list[bool](), Log.tend
+
+    def noting(log: Log) -> None:
+        if log.is_due:
+            tending.append(threading.current_thread() is here)
+        tend(log)
+
+    monkeypatch.setattr(Log, "tend", noting)
+    noted = await committing_threads(file, monkeypatch)
+    for n in range(600):
+        await file.write(lambda tx, n=n: tx.execute(f"INSERT INTO notes (text) SELECT '{n}' || hex(zeroblob(20000))"))
+    assert noted.count(True) > 400
+    assert len(tending) > 10
+    assert not any(tending)
+    assert Path(f"{path}-wal").stat().st_size < 40_000_000
+
+
+async def test_what_arrives_while_the_loop_commits_follows_and_the_end_comes(
+    file: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("idioteque.database.writer.QUICK_S", 60.0)
+    for n in range(QUICK_COMMITS):
+        await file.write(insert(f"before {n}"))
+    commit, other = Writer.commit, list[Any]()
+
+    def in_the_midst(writer: Writer, settled: list[Settled], *, tends: bool = True) -> list[Settled]:
+        if not tends and not other:  # in the loop's own turn: another loop brings something, and somebody closes
+            asked = threading.Event()
+
+            async def elsewhere() -> int:
+                writing = asyncio.ensure_future(file.write(insert("from elsewhere")))
+                await asyncio.sleep(0)
+                asked.set()
+                return await writing
+
+            other.append(ThreadPoolExecutor(1).submit(asyncio.run, elsewhere()))
+            assert asked.wait(10)
+        return commit(writer, settled, tends=tends)
+
+    monkeypatch.setattr(Writer, "commit", in_the_midst)
+    assert await file.write(insert("here")) == QUICK_COMMITS + 1
+    assert await asyncio.wrap_future(other[0]) == QUICK_COMMITS + 2
+    await asyncio.wait_for(file.close(), 10)
 
 
 def logged(path: Path) -> tuple[Connection, Log]:

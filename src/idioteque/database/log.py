@@ -49,11 +49,20 @@ class Log:
         self._pages = pages
         return apsw.SQLITE_OK
 
+    @property
+    def is_due(self) -> bool:
+        """Whether there is anything to do."""
+        return self._pages >= self._due_pages or self._needs_room
+
+    @property
+    def _needs_room(self) -> bool:
+        return self._has_room and self._pages >= max(ROOM_FROM_PAGES, self._room_pages - ROOM_LEFT_PAGES)
+
     def tend(self) -> None:
         """Do what is due; an `apsw.Error` of any kind but "busy" reaches the caller."""
         if self._pages >= self._due_pages:
             self._check_point()
-        elif self._has_room and self._pages + ROOM_LEFT_PAGES > self._room_pages and self._pages >= ROOM_FROM_PAGES:
+        elif self._needs_room:
             self._make_room()
 
     def close(self) -> None:

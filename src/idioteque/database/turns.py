@@ -5,6 +5,11 @@ interpreter's lock to and fro with the event loop at every statement. So the loo
 other callbacks had their chance to bring more, and a thread does nothing but commit; meanwhile the next group gathers.
 What comes from several event loops at once, what takes long, and what meets another process that writes, is run by the
 thread.
+
+To wake a thread and to be woken by it takes as long as a quick disk's flush. So where operations come one by one, as of
+a function whose steps follow each other, the loop commits them in its own turn, as long as the latest commits were all
+quick: one that is slow makes the loop wait once, and what follows is the thread's again. Where many come at once, the
+loop has better things to do than to wait for the disk.
 """
 
 from __future__ import annotations
@@ -24,6 +29,12 @@ PASSES = 2
 """How often a turn lets the other callbacks of its loop go first: the more share a commit, the less each costs."""
 
 
+FEW = 2
+"""The operations that one delivery may bring at once: an event that arrives, and the claim of its run."""
+FEW_IN_A_ROW = 8
+"""How many groups must have been of few before the next such one is taken for the work of one delivery alone."""
+
+
 class Connection(Protocol):
     """The connection as its turns see it; one thread at a time calls it, and it never raises."""
 
@@ -31,8 +42,13 @@ class Connection(Protocol):
         """Run operations up to their commit without ever waiting; None, and nothing done, where that cannot be."""
         ...
 
-    def commit(self, settled: list[Settled]) -> list[Settled]:
-        """Commit what was run; return what then became of each."""
+    def commit(self, settled: list[Settled], *, tends: bool = True) -> list[Settled]:
+        """Commit what was run; return what then became of each. With `tends`, do what is due after commits as well."""
+        ...
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether a commit may be expected to take no time to speak of, and nothing else is due after it."""
         ...
 
     def settle(self, group: list[Waiting]) -> list[Settled]:
@@ -55,6 +71,7 @@ class Turns:
         self._is_for_thread = False
         """Whether no single loop's turn may run what waits."""
         self._is_ended = False
+        self._few_in_a_row = 0
         self._jobs: queue.SimpleQueue[list[Settled] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
@@ -108,13 +125,20 @@ class Turns:
             self._turn_of, self._is_used = None, True
             group = self._take()
         settled: list[Settled] | None = None
+        is_committed = False
         try:
             settled = self._connection.run(group)
+            self._few_in_a_row = self._few_in_a_row + 1 if len(group) <= FEW else 0
+            if settled is not None and self._few_in_a_row > FEW_IN_A_ROW and self._connection.is_quick:
+                settled, is_committed = self._connection.commit(settled, tends=False), True
         finally:
-            if settled is None:
-                with self._door:
-                    self._waiting.extendleft(reversed(group))
-            self._jobs.put(settled)
+            if is_committed and settled is not None:
+                self._pass_on(settled, loop)
+            else:
+                if settled is None:
+                    with self._door:
+                        self._waiting.extendleft(reversed(group))
+                self._jobs.put(settled)
 
     def _resolve(self, settled: list[Settled], turn_of: asyncio.AbstractEventLoop | None) -> None:
         resolve(settled)
@@ -135,12 +159,15 @@ class Turns:
                 settled = self._connection.commit(settled)
             goes_on = self._pass_on(settled)
 
-    def _pass_on(self, settled: list[Settled]) -> bool:
-        """Tell the callers, with a single call into each event loop, and say who is next; False at the end."""
+    def _pass_on(self, settled: list[Settled], here: asyncio.AbstractEventLoop | None = None) -> bool:
+        """Tell the callers, with a single call into each event loop but this one, and say who is next; False at the end
+        of the thread's work."""
         with self._door:
             self._is_used = False
             if self._waiting and (self._is_for_thread or self._is_ended):
                 self._give_to_thread()
+            elif self._is_ended and here is not None:
+                self._give_to_thread()  # which has been waiting for its last turn
             elif self._waiting:
                 self._turn_of = self._waiting[0].loop
             turn_of, goes_on = self._turn_of, bool(self._waiting) or not self._is_ended
@@ -148,6 +175,9 @@ class Turns:
         for outcome in settled:
             by_loop.setdefault(outcome[0].loop, []).append(outcome)
         for loop, outcomes in by_loop.items():
+            if loop is here:
+                self._resolve(outcomes, turn_of if loop is turn_of else None)
+                continue
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(self._resolve, outcomes, turn_of if loop is turn_of else None)
         return goes_on

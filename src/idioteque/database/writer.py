@@ -18,6 +18,10 @@ from idioteque.database.protocol import Parameters, Row, SqlValue, Transaction
 from idioteque.errors import DatabaseBroken, DatabaseError, DatabaseFull, first_line
 from idioteque.histogram import DURATIONS_S, GROUP_SIZES, Histogram
 
+QUICK_S = 0.001
+QUICK_COMMITS = 32
+"""How many commits in a row must have taken no longer than that before the next is expected not to."""
+
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
@@ -62,6 +66,7 @@ class Writer:
         self._clock = SystemClock()
         self._door = threading.Lock()
         self._broken: str | None = None
+        self._quick_commits = 0
         self._connection = open_writer(path, durability)
         self._transaction = SqliteTransaction(self._connection)
         self._log = Log(self._connection, path, has_room=durability == "full")
@@ -92,7 +97,12 @@ class Writer:
         finally:
             self._connection.set_busy_timeout(BUSY_TIMEOUT_MS)
 
-    def commit(self, settled: list[Settled]) -> list[Settled]:
+    @property
+    def is_quick(self) -> bool:
+        """Whether the latest commits were all quick, and the log needs no work after the next."""
+        return self._quick_commits >= QUICK_COMMITS and not self._log.is_due
+
+    def commit(self, settled: list[Settled], *, tends: bool = True) -> list[Settled]:
         """Commit what was run; what fails the commit fails all of it."""
         if all(error is not None for _, _, error in settled) and not self._connection.in_transaction:
             return settled  # it failed before
@@ -100,7 +110,8 @@ class Writer:
             self._commit(len(settled))
         except BaseException as error:
             return self._failed([waiting for waiting, _, _ in settled], error)
-        self._tend_log()
+        if tends:
+            self._tend_log()
         return settled
 
     def settle(self, group: list[Waiting]) -> list[Settled]:
@@ -168,7 +179,9 @@ class Writer:
     def _commit(self, operations: int) -> None:
         begun_s = self._clock.monotonic_s()
         self._connection.execute("COMMIT")
-        self.commit_s.observe(self._clock.monotonic_s() - begun_s)
+        took_s = self._clock.monotonic_s() - begun_s
+        self._quick_commits = self._quick_commits + 1 if took_s <= QUICK_S else 0
+        self.commit_s.observe(took_s)
         self.commit_operations.observe(operations)
 
     def _failed(self, group: list[Waiting], error: BaseException) -> list[Settled]:
