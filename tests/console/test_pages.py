@@ -7,6 +7,9 @@ import re
 
 import pytest
 
+from idioteque.console.rendering import brief
+from idioteque.function import run_id
+from idioteque.ids import new_id
 from tests.console.browse import HOSTILE, Visitor
 from tests.console.conftest import READONLY, Place
 from tests.destination import until
@@ -258,3 +261,11 @@ def test_the_api_stays_where_it_is(place: Place) -> None:
     stranger = Visitor(place.server.url)
     assert stranger.get("/health").text == '{"status":"ok"}'
     assert stranger.get("/v2/queues").status == 401
+
+
+def test_ids_of_one_moment_can_be_told_apart_where_they_are_cut_short() -> None:
+    ids = [new_id("msg", 1_700_000_000_000) for _ in range(5)]
+    ids += [run_id(new_id("evt", 1_700_000_000_000), "f") for _ in range(5)]
+    assert len({brief(each) for each in ids}) == 10
+    assert {len(brief(each)) for each in ids} == {17}
+    assert brief("run_of-mine") == "run_of-mine"

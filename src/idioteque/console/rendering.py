@@ -90,6 +90,12 @@ def pretty(value: object) -> str:
         return "(nested too deeply to be shown)"
 
 
+def brief(id_: object) -> str:
+    """Return an id so short that it fits into a table: ids begin with their time, so their ends tell them apart."""
+    text = str(id_)
+    return text if len(text) <= 20 else f"{text[:8]}…{text[-8:]}"
+
+
 def segment(text: object) -> str:
     """Return a text as one segment of a path; one that ends like a JSON twin is written so that it is none."""
     quoted = quote(str(text), safe="")
@@ -123,7 +129,7 @@ def make_environment() -> Environment:
         lstrip_blocks=True,
     )
     filters: dict[str, Callable[..., object]] = {
-        "when": when, "utc": utc_minute, "duration": duration, "size": size, "segment": segment,
+        "when": when, "utc": utc_minute, "duration": duration, "size": size, "segment": segment, "brief": brief,
     }  # fmt: skip
     for name, function in filters.items():
         environment.filters[name] = function  # pyright: ignore[reportUnknownMemberType] - the library's own
