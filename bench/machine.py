@@ -32,7 +32,7 @@ def description() -> dict[str, str]:
         "cores": str(os.cpu_count()),
         "processor": model,
         "memory": f"{int(memory) / 1024**2:.0f} GiB",
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
     }
 
