@@ -253,8 +253,15 @@ def one_run_at_least(world: World) -> str | None:
 
 
 def exactly_one_run(world: World) -> str | None:
-    # A message that was given up left a record, which was cancelled when it came again.
-    runs = [record.event_id for record in world.witness.records if record.status != "cancelled"]
+    """A run that an operator cancelled is the one if it had the name; another event is not to start a second one then.
+
+    What else is cancelled is none: the record of a message that was given up, which ended when that came again.
+    """
+    witness = world.witness
+    holders = {run for runs in witness.holders.values() for run in runs}
+    ended_by_hand = {run for run in holders if witness.operator_cancelled(run)}
+    records = [record for record in witness.records if record.status != "cancelled" or record.run_id in ended_by_hand]
+    runs = [record.event_id for record in records]
     return None if len(runs) == 1 else f"runs of {runs}"
 
 

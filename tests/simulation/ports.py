@@ -45,7 +45,7 @@ class StorePort:
             flight = flight_here.get()
 
             def tell(answer: object) -> None:
-                witness.answered(flight, name, args, answer)
+                witness.answered(process, flight, name, args, answer)
 
             return await process.through(name, run_of(args), call)
 

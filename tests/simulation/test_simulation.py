@@ -14,7 +14,10 @@ from typing import Any
 
 import pytest
 
+from idioteque.engine import Engine
+from idioteque.function import run_id
 from idioteque.ledger import RunRow, SeatRow
+from idioteque.stores import MemoryStore
 from tests.simulation import faults
 from tests.simulation.loop import SimulatedLoop, Timers
 from tests.simulation.program import PROGRAMS
@@ -178,6 +181,66 @@ def test_a_step_that_is_begun_again_although_it_may_start_once_is_found_out(monk
     found = first_violation("at_most_once", "inline", (faults.CRASH_BEFORE,))
     assert found is not None
     assert "may happen once" in found
+
+
+CANCELLED_AT = {"inline": 6, "isolated": 8}
+"""The call of `idempotent` at which the one run's step is at work, so that an operator can cancel the run."""
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("mode", MODES)
+def test_the_one_run_of_a_name_may_be_cancelled_by_an_operator(mode: str, store: str) -> None:
+    worlds = list(singles("idempotent", store, mode, (faults.CANCEL,)))
+    assert hold(worlds) == len(worlds)
+    statuses = Counter(str(record.status) for world in worlds for record in world.witness.records)
+    assert set(statuses) == {"completed", "cancelled"}
+    assert statuses.total() == len(worlds)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_second_run_beside_a_cancelled_one_is_found_out(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken here: the name is free again once its run has ended."""
+    conduct("idempotent", "memory", mode)
+    original = MemoryStore.occupy
+
+    async def forgetful(store: MemoryStore, name: str, run: str, *, until_end: bool) -> str:
+        return await original(store, name, run, until_end=until_end or run != run_id("evt-3", "f"))
+
+    monkeypatch.setattr(MemoryStore, "occupy", forgetful)
+    world = scheduled("idempotent", "memory", mode, [(CANCELLED_AT[mode], faults.CANCEL)])
+    assert world.violations == ["runs of ['evt-1', 'evt-2']"]
+    assert [record.status for record in world.witness.records] == ["cancelled", "completed"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_missing_run_beside_a_cancellation_is_found_out(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken here: the run that has the name is cancelled by the engine itself, and then by an operator as well."""
+    conduct("idempotent", "memory", mode)
+    original = Engine._run
+
+    async def giving_up(engine: Any, *args: Any) -> Any:
+        await engine._store.cancel(run_id("evt-1", "f"))
+        return await original(engine, *args)
+
+    monkeypatch.setattr(Engine, "_run", giving_up)
+    world = scheduled("idempotent", "memory", mode, [(7, faults.CANCEL)])
+    assert world.violations == ["runs of []"]
+    assert world.injected == {faults.CANCEL: 1}
+    assert [record.status for record in world.witness.records] == ["cancelled"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_event_whose_name_nobody_has_is_found_missing(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Broken here: the store says of every name that somebody else has it."""
+    conduct("idempotent", "memory", mode)
+
+    async def greedy(store: MemoryStore, name: str, run: str, *, until_end: bool) -> str:
+        return "run_other"
+
+    monkeypatch.setattr(MemoryStore, "occupy", greedy)
+    world = scheduled("idempotent", "memory", mode, [(5, faults.CANCEL)])
+    assert world.violations == ["runs of []"]
+    assert world.injected == {faults.CANCEL: 1}
 
 
 # ---- the loop

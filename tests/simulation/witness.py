@@ -72,12 +72,16 @@ class Witness:
     edges: Counter[str] = field(default_factory=Counter[str])
     accepted_ms: dict[str, int] = field(default_factory=dict[str, int])
     """When the store first saw each event."""
+    holders: dict[str, dict[str, None]] = field(default_factory=dict[str, dict[str, None]])
+    """By the name that the store gave away: the ids of the runs that have had it, the first one first."""
     _once: set[Key] = field(default_factory=set[Key])
     _wins: Counter[tuple[str, int, Path]] = field(default_factory=Counter[tuple[str, int, Path]])
     _outcomes: dict[Key, list[Outcome]] = field(default_factory=dict[Key, list[Outcome]])
     _epochs: Counter[str] = field(default_factory=Counter[str])
     _asked_ms: dict[Key, int] = field(default_factory=dict[Key, int])
     _at_work: dict[Key, dict[Flight, None]] = field(default_factory=dict[Key, dict[Flight, None]])
+    _cancelled_by_operator: dict[str, bool] = field(default_factory=dict[str, bool])
+    """Of each run that was cancelled: whether the first to do so was an operator, and not the engine."""
     _given_up: Counter[str] = field(default_factory=Counter[str])
     _late_signs: int = 0
     """How often a sign of life was held up, for which a lease may be lost whose holder is at work."""
@@ -108,7 +112,9 @@ class Witness:
         for flights in self._at_work.values():
             flights.pop(flight, None)
 
-    def answered(self, flight: Flight | None, name: str, args: tuple[Any, ...], answer: object) -> None:
+    def answered(
+        self, process: Process, flight: Flight | None, name: str, args: tuple[Any, ...], answer: object
+    ) -> None:
         """Take note of an answer of the store, given in a delivery, whether or not its process will hear it."""
         if isinstance(answer, Won):
             run, path = (args[0].run_id, args[1]) if isinstance(args[0], Lease) else (args[0], args[1])
@@ -119,6 +125,10 @@ class Witness:
                 self.edge("two at work at once")
             if flight is not None:
                 at_work[flight] = None
+        elif name == "occupy":
+            self.holders.setdefault(args[0], {})[str(answer)] = None
+        elif name == "cancel" and answer == "cancelled":
+            self._cancelled_by_operator.setdefault(args[0], process is self.world.outside)
         elif name == "arrive":
             self.accepted_ms[args[0]] = answer[0].accepted_at_ms  # type: ignore[index]
         elif isinstance(answer, Lost | Stale | Gone):
@@ -282,6 +292,10 @@ class Witness:
             seen, expected = endings.get(run, "no run"), self.expected.endings.get(run, "no run")
             if seen != expected:
                 world.violate(f"{run} ended as {seen}, and without faults as {expected}")
+
+    def operator_cancelled(self, run: str) -> bool:
+        """Whether an operator ended the run, before the engine did."""
+        return self._cancelled_by_operator.get(run, False)
 
     def endings(self) -> dict[str, str]:
         """Return what came out of each run, without the numbers of the attempts."""
