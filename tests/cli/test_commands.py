@@ -376,3 +376,13 @@ def test_no_answer_at_all_is_one_line_and_exit_code_1(
     assert result.exit_code == 1
     assert f"no connection to http://127.0.0.1:{unused_port}" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+# ---- what another QStash does not tell
+
+
+def test_who_waits_is_told_by_our_own_server_alone(run: Run, qstash: FakeQStash) -> None:
+    qstash.respond = lambda _: (404, {"error": "not found"})
+    result = run("queues", "waiting", "q")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "does not tell who waits" in result.stderr

@@ -14,7 +14,9 @@ from tests.cli.test_completion import commands
 PROMISED = (
     "serve --host --port --database --dev --allow-private --rewrite --durability",
     "dev", "demo", "publish --data --delay --retries", "console --store", "migrate", "doctor", "version", "status",
-    "messages list", "messages show", "messages cancel", "dlq list", "dlq show", "dlq retry", "dlq delete",
+    "messages list", "messages show", "messages cancel", "messages retry-now",
+    "dlq list", "dlq show", "dlq retry", "dlq delete", "dlq edit --url --data --header --method --dry-run",
+    "schedules run", "queues waiting", "flow-control waiting",
     "schedules list", "schedules show", "schedules create", "schedules pause", "schedules resume", "schedules delete",
     "queues list", "queues show", "queues set", "queues pause", "queues resume", "queues delete",
     "url-groups list", "url-groups show", "url-groups add", "url-groups remove", "url-groups delete",

@@ -9,11 +9,14 @@ from collections.abc import Awaitable, Callable, Sequence
 import click
 
 from idioteque.cli import Failed
-from idioteque.cli.client import connected, dead_letter_ids
+from idioteque.cli.client import ask, connected, dead_letter_ids
 from idioteque.cli.filters import filtered, query_from
+from idioteque.cli.message import METHODS, body_from, header_from
 from idioteque.cli.output import progress, show_done, show_record, show_rows
 from idioteque.client import BULK_COUNT_MAX, PAGE_COUNT_MAX, Json, QStash, Query
 from idioteque.clock import SystemClock
+from idioteque.console.entries import headers_of
+from idioteque.console.resending import Edits, Resending, edited, replace_letter
 from idioteque.errors import InvalidValue
 
 COLUMNS = {
@@ -28,7 +31,7 @@ COLUMNS = {
 
 @click.group()
 def dlq() -> None:
-    """Look at dead letters, send them again or delete them."""
+    """Look at dead letters, send them again, as they are or edited, or delete them."""
 
 
 @dlq.command("list")
@@ -73,6 +76,52 @@ def delete(dlq_ids: Sequence[str], all_: bool, yes: bool, as_json: bool, **filte
     asyncio.run(
         _bulk(("delete", "deleted"), QStash.delete_dead_letters, dlq_ids, all_, yes, query_from(filters), as_json)
     )
+
+
+@dlq.command()
+@click.argument("dlq_id")
+@click.option("--url", metavar="URL", help="Where it goes instead.")
+@click.option("--data", help="The body instead: text, @FILE, or - for what comes in on stdin.")
+@click.option("--method", type=click.Choice(METHODS, case_sensitive=False), help="The method instead.")
+@click.option("--header", "headers", multiple=True, metavar="NAME:VALUE", help="A header, added or instead.")
+@click.option("--without-header", "without", multiple=True, metavar="NAME", help="A header to leave out.")
+@click.option("--dry-run", is_flag=True, help="Print what would be sent, and send nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def edit(
+    dlq_id: str,
+    url: str | None,
+    data: str | None,
+    method: str | None,
+    headers: Sequence[str],
+    without: Sequence[str],
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Send a dead letter again with another URL, other headers or another body, then delete it.
+
+    What is not named stays as it was, limits and callbacks too. Prints the new message's id.
+    """
+    if url is data is method is None and not headers and not without:
+        raise InvalidValue("say what is to change: --url, --data, --method, --header or --without-header")
+    given = [header_from(text) for text in headers]
+    gone = {name.strip().lower() for name in (*without, *(name for name, _ in given))}
+    body = None if data is None else body_from(data)
+
+    async def act(qstash: QStash) -> tuple[Resending, str]:
+        kept = [one for one in headers_of(await qstash.dead_letter(dlq_id), "header") if one[0].lower() not in gone]
+        edits = Edits(url, method, [*kept, *given], body)
+        instead = await edited(qstash, dlq_id, edits)
+        return instead, "" if dry_run else await replace_letter(qstash, dlq_id, instead)
+
+    instead, message_id = ask(act)
+    if dry_run:
+        sent = [f"{name}: {value}" for name, value in instead.headers]
+        text = instead.body.decode(errors="replace")
+        show_record({"url": instead.destination, "headers": sent, "body": text}, as_json=as_json)
+    elif as_json:
+        show_record({"messageId": message_id, "deleted": dlq_id}, as_json=True)
+    else:
+        click.echo(message_id)
 
 
 async def _list(query: Query, limit: int) -> list[Json]:

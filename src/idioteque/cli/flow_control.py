@@ -8,6 +8,7 @@ import click
 
 from idioteque.cli.client import ask
 from idioteque.cli.output import show_done, show_record, show_rows
+from idioteque.cli.waiting import show_waiting
 from idioteque.durations import seconds
 from idioteque.errors import InvalidValue
 
@@ -42,6 +43,14 @@ def list_(search: str, as_json: bool) -> None:
 def show(key: str, as_json: bool) -> None:
     """Print one key."""
     show_record(ask(lambda qstash: qstash.flow_key(key)), as_json=as_json)
+
+
+@flow_control.command()
+@click.argument("key")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def waiting(key: str, as_json: bool) -> None:
+    """List the first messages that wait for a key, in the order of their turns; only our own server tells them."""
+    show_waiting([("flowControlKey", key)], as_json=as_json)
 
 
 @flow_control.command()

@@ -65,7 +65,7 @@ def headers_and_body(
 
     A body that is JSON is sent as application/json unless a header says otherwise.
     """
-    body, delay, retries = _body(options["data"]), options["delay"], options["retries"]
+    body, delay, retries = body_from(options["data"]), options["delay"], options["retries"]
     named = {
         "Upstash-Method": options["method"],
         "Upstash-Delay": None if delay is None else _delay(delay),
@@ -82,7 +82,8 @@ def headers_and_body(
     return headers, body
 
 
-def _body(data: str | None) -> bytes:
+def body_from(data: str | None) -> bytes:
+    """Return the body that `--data` says; empty when it says nothing."""
     if data is None:
         return b""
     if data == "-":
@@ -103,13 +104,18 @@ def _delay(text: str) -> str:
     return f"{math.ceil(durations.seconds(value, '--delay'))}s"
 
 
-def _forwarded(text: str) -> tuple[str, str]:
+def header_from(text: str) -> tuple[str, str]:
+    """Return the name and the value that `--header` says."""
     name, colon, value = text.partition(":")
     if not colon or _NAME.fullmatch(name.strip()) is None:
         raise InvalidValue(f"--header {text!r} must be like 'Name: value'")
     name = name.strip()
-    sent = name if name.lower() == "content-type" else f"Upstash-Forward-{name}"
-    return sent, _checked(value.strip(), f"--header {name}")
+    return name, _checked(value.strip(), f"--header {name}")
+
+
+def _forwarded(text: str) -> tuple[str, str]:
+    name, value = header_from(text)
+    return name if name.lower() == "content-type" else f"Upstash-Forward-{name}", value
 
 
 def _checked(value: str, what: str) -> str:

@@ -9,6 +9,7 @@ import click
 
 from idioteque.cli.client import ask, connected
 from idioteque.cli.output import show_done, show_record
+from idioteque.cli.waiting import show_waiting
 from idioteque.cli.watching import show_list, watchable
 from idioteque.client import Json
 
@@ -41,6 +42,14 @@ def list_(as_json: bool, watch: bool) -> None:
 def show(name: str, as_json: bool) -> None:
     """Print one queue."""
     show_record(ask(lambda qstash: qstash.queue(name)), as_json=as_json)
+
+
+@queues.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def waiting(name: str, as_json: bool) -> None:
+    """List the first messages in a queue, in the order of their turns; only our own server tells them."""
+    show_waiting([("queueName", name)], as_json=as_json)
 
 
 @queues.command("set")

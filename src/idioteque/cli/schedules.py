@@ -13,6 +13,8 @@ from idioteque.cli.client import ask
 from idioteque.cli.message import MessageOptions, describing, headers_and_body
 from idioteque.cli.output import show_done, show_record, show_rows
 from idioteque.cli.stores import imported_worker
+from idioteque.client import QStash
+from idioteque.console.resending import of_schedule
 from idioteque.dispatchers.qstash import QStashDispatcher
 from idioteque.dispatchers.schedules import SyncedSchedules
 from idioteque.errors import ConfigurationError
@@ -101,6 +103,22 @@ def delete(schedule_ids: Sequence[str], as_json: bool) -> None:
 
 
 @schedules.command()
+@click.argument("schedule_id")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def run(schedule_id: str, as_json: bool) -> None:
+    """Send a schedule's message now, and print its id; the schedule goes on as it is."""
+
+    async def act(qstash: QStash) -> str:
+        return await of_schedule(await qstash.schedule(schedule_id)).send(qstash)
+
+    message_id = ask(act)
+    if as_json:
+        show_record({"messageId": message_id}, as_json=True)
+    else:
+        click.echo(message_id)
+
+
+@schedules.command()
 @click.argument("app", metavar="MODULE:WORKER")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -111,13 +129,13 @@ def sync(app: str, dry_run: bool, as_json: bool) -> None:
     if not isinstance(dispatcher, QStashDispatcher):
         raise ConfigurationError(f"{app!r} has no schedules: its dispatcher is a {type(dispatcher).__name__}")
 
-    async def run() -> SyncedSchedules:
+    async def synced() -> SyncedSchedules:
         try:
             return await dispatcher.sync_schedules(worker, dry_run=dry_run)
         finally:
             await worker.close()
 
-    done = asyncio.run(run())
+    done = asyncio.run(synced())
     if as_json:
         show_record(asdict(done), as_json=True)
         return

@@ -18,7 +18,6 @@ from idioteque.function import run_id
 _DIGITS = re.compile(r"[0-9a-f]{8,}|\d+", re.IGNORECASE)
 FINGERPRINT_LENGTH_MAX = 120
 ATTEMPT_ENDS = ("DELIVERED", "ERROR", "FAILED")
-REDACTED = "REDACTED:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,32 +190,3 @@ def forwarded(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
         for name, value in headers
         if not name.lower().startswith("upstash-")
     ]
-
-
-def republishing(row: Json) -> list[tuple[str, str]]:
-    """Return the headers that publish a message of the log, or a dead letter, again with all that it was sent with.
-
-    It waits in no queue and comes from no schedule. Raise `InvalidValue` when a part of it was redacted.
-    """
-    own = headers_of(row, "header")
-    if text(row, "body").startswith(REDACTED) or any(value.startswith(REDACTED) for _, value in own):
-        raise InvalidValue(
-            "a part of this message was redacted when it was published: it cannot be sent again from here"
-        )
-    headers = [*forwarded(own), ("Upstash-Method", text(row, "method") or "POST")]
-    named = (("maxRetries", "Retries"), ("retryDelayExpression", "Retry-Delay"), ("flowControlKey", "Flow-Control-Key"))
-    headers += [(f"Upstash-{name}", text(row, field)) for field, name in named if text(row, field)]
-    if number(row, "timeout"):
-        headers.append(("Upstash-Timeout", f"{number(row, 'timeout') / 1000:g}s"))
-    labels = [str(label) for label in items(row, "labels")] or [text(row, "label")]
-    if any(labels):
-        headers.append(("Upstash-Label", ",".join(labels)))
-    limits = [f"{name}={number(row, name)}" for name in ("parallelism", "rate", "period") if number(row, name)]
-    if text(row, "flowControlKey") and limits:
-        headers.append(("Upstash-Flow-Control-Value", ", ".join(limits)))
-    for field, name in (("callback", "Callback"), ("failureCallback", "Failure-Callback")):
-        if text(row, field):
-            sent = headers_of(row, f"{field}Headers") or headers_of(row, f"{field}Header")
-            headers.append((f"Upstash-{name}", text(row, field)))
-            headers += [(f"Upstash-{name}-{key.removeprefix('Upstash-')}", value) for key, value in sent]
-    return headers

@@ -103,6 +103,10 @@ class Visit:
         """Return a field of the form; "" when it is missing."""
         return next((value for key, value in self.form if key == name), "")
 
+    def written(self, name: str) -> str:
+        """Return a field of several lines as it was written: browsers send the end of each line as CRLF."""
+        return self.given(name).replace("\r\n", "\n")
+
     def all_given(self, name: str) -> list[str]:
         """Return every value of a field, without repetitions."""
         return list(dict.fromkeys(value for key, value in self.form if key == name))

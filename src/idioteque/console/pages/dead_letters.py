@@ -16,10 +16,11 @@ from idioteque.console.entries import (
     number,
     payload,
     plain_body,
-    republishing,
     text,
 )
 from idioteque.console.frame import Answer, Done, Page, Screen, Visit
+from idioteque.console.resending import OWN, Edits, edited, replace_letter
+from idioteque.console.writing import headers_text, written_headers
 from idioteque.errors import InvalidValue
 
 GROUPED_MAX = 500
@@ -64,12 +65,13 @@ class LettersView:
 
 @dataclass(frozen=True, slots=True)
 class LetterView:
-    """One dead letter."""
+    """One dead letter; `own_headers` are those that an edit begins with, one a line."""
 
     letter: Letter
     method: str
     headers: tuple[tuple[str, str], ...]
     body: Payload
+    own_headers: str
     response: Payload
     response_headers: tuple[tuple[str, str], ...]
     carried: Carried | None
@@ -130,6 +132,7 @@ async def show_letter(visit: Visit) -> Answer:
         method=text(row, "method"),
         headers=headers,
         body=payload(body, chars_max),
+        own_headers=headers_text([(name, value) for name, value in headers if not name.lower().startswith(OWN)]),
         response=payload(plain_body(row, "responseBody"), chars_max),
         response_headers=headers_of(row, "responseHeader"),
         carried=carried(body, text(row, "messageId")),
@@ -153,14 +156,11 @@ async def change_many(visit: Visit) -> Answer:
 
 
 async def edit_and_retry(visit: Visit) -> Answer:
-    """Publish a dead letter's message with another body, then delete the letter."""
-    row = await visit.api.dead_letter(visit.path["id"])
-    logged = await visit.api.events([("messageId", text(row, "messageId"))], count=1)
-    headers = republishing(logged.entries[0] if logged.entries else row)  # the log has its timeout, too
-    url = visit.given("url").strip() or text(row, "url")
-    accepted = await visit.api.publish(url, headers, visit.given("body").encode())
-    await visit.api.delete_dead_letters([visit.path["id"]])
-    message_id = text(accepted[0], "messageId") if accepted else ""
+    """Publish a dead letter's message with another URL, other headers or another body, then delete the letter."""
+    headers = written_headers(visit.written("headers")) if "headers" in dict(visit.form) else None
+    edits = Edits(visit.given("url").strip() or None, None, headers, visit.written("body").encode())
+    instead = await edited(visit.api, visit.path["id"], edits)
+    message_id = await replace_letter(visit.api, visit.path["id"], instead)
     return Done(f"message {message_id} is on its way instead", f"/messages/{message_id}")
 
 

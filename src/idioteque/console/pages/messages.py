@@ -20,12 +20,13 @@ from idioteque.console.entries import (
     forwarded,
     headers_of,
     payload,
-    republishing,
     text,
     timeline,
     unpacked,
 )
 from idioteque.console.frame import Answer, Done, NotShown, Page, Screen, Visit
+from idioteque.console.resending import ENDED, Resending, again, last_entry, retry_now
+from idioteque.console.writing import written_headers
 from idioteque.errors import InvalidValue, SignatureError
 from idioteque.signing import verify
 
@@ -35,7 +36,6 @@ FILTERS = ("state", "url", "host", "path", "label", "queueName", "topicName", "s
            "messageId", "callerIp", "fromDate", "toDate")  # fmt: skip
 """The API's own filters of its log, by their names there; dates are milliseconds, or ISO 8601 in UTC."""
 DATES = ("fromDate", "toDate")
-ENDED = ("DELIVERED", "FAILED", "CANCELED")
 STATES = ("CREATED", "ACTIVE", "DELIVERED", "ERROR", "RETRY", "FAILED", "CANCEL_REQUESTED", "CANCELED")
 
 
@@ -142,32 +142,22 @@ async def cancel_message(visit: Visit) -> Answer:
 
 async def send_again(visit: Visit) -> Answer:
     """Publish a message like this one, with its options, now."""
-    row = await _last(visit)
-    return await _published(visit, text(row, "url"), republishing(row), unpacked(row, "body"))
+    message = again(await _last(visit))
+    return _accepted(await message.send(visit.api), message.destination)
 
 
-async def retry_now(visit: Visit) -> Answer:
-    """Send a message that waits for its next attempt at once, as a new message, and cancel the one that waits.
-
-    In this order, so that nothing is lost between the two; what is under way meanwhile may arrive twice.
-    """
-    row = await _last(visit)
-    if text(row, "state") in ENDED:
-        raise InvalidValue("the message is over; send it again instead")
-    done = await _published(visit, text(row, "url"), republishing(row), unpacked(row, "body"))
-    try:
-        await visit.api.cancel(visit.path["id"])
-    except ApiRefusal as refusal:
-        if refusal.status != 404:  # it has just been delivered, or has just failed
-            raise
+async def retry_message_now(visit: Visit) -> Answer:
+    """Send a message that waits for its next attempt at once, in place of it."""
+    entry = await _last(visit)
+    done = _accepted(await retry_now(visit.api, entry), text(entry, "url"))
     return replace(done, text=f"{done.text} in place of this one")
 
 
 async def _last(visit: Visit) -> Json:
-    page = await visit.api.events([("messageId", visit.path["id"])], count=1)
-    if not page.entries:
+    entry = await last_entry(visit.api, visit.path["id"])
+    if entry is None:
         raise NotShown("nothing is known of this message")
-    return page.entries[0]
+    return entry
 
 
 async def show_publish(visit: Visit) -> Answer:
@@ -182,19 +172,14 @@ async def publish(visit: Visit) -> Answer:
     for field, name in (("delay", "Upstash-Delay"), ("retries", "Upstash-Retries"), ("label", "Upstash-Label")):
         if visit.given(field).strip():
             headers.append((name, visit.given(field).strip()))
-    for line in visit.given("headers").splitlines():
-        name, colon, value = line.partition(":")
-        if line.strip() and not colon:
-            raise InvalidValue(f"the header {line[:100]!r} must be like Name: value")
-        if line.strip():
-            headers += forwarded([(name.strip(), value.strip())])
-    return await _published(visit, visit.given("url").strip(), headers, visit.given("body").encode())
+    headers += forwarded(written_headers(visit.written("headers")))
+    message = Resending(visit.given("url").strip(), headers, visit.written("body").encode())
+    return _accepted(await message.send(visit.api), message.destination)
 
 
-async def _published(visit: Visit, url: str, headers: list[tuple[str, str]], body: bytes) -> Done:
-    accepted = await visit.api.publish(url, headers, body)
-    message_id = text(accepted[0], "messageId") if accepted else ""
-    return Done(f"message {message_id} is accepted", f"/messages/{message_id}", target=f"{message_id} to {url}")
+def _accepted(message_id: str, destination: str) -> Done:
+    said = f"message {message_id} is accepted"
+    return Done(said, f"/messages/{message_id}", target=f"{message_id} to {destination}")
 
 
 async def show_signature(visit: Visit) -> Answer:
@@ -229,5 +214,5 @@ screens = (
     Screen("/messages/{id}/raw", download),
     Screen("/messages/{id}/cancel", cancel_message, act="message.cancel"),
     Screen("/messages/{id}/again", send_again, act="message.again"),
-    Screen("/messages/{id}/retry", retry_now, act="message.retry-now"),
+    Screen("/messages/{id}/retry", retry_message_now, act="message.retry-now"),
 )

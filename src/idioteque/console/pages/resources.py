@@ -8,14 +8,13 @@ from datetime import datetime
 from typing import cast
 
 from idioteque.client import ApiRefusal, Json
-from idioteque.console.entries import forwarded, headers_of, items, number, plain_body, text
+from idioteque.console.entries import items, number, text
 from idioteque.console.frame import Answer, Done, Page, Screen, Visit
+from idioteque.console.resending import of_schedule
 from idioteque.cron import parse_cron
 from idioteque.errors import InvalidValue
 
 NEXT_TICKS = 5
-REDACTED = b"REDACTED:"
-OWN = "upstash-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,41 +200,7 @@ Act = Callable[[Visit, str], Awaitable[None]]
 
 
 async def _run_now(visit: Visit, schedule_id: str) -> None:
-    row = await visit.api.schedule(schedule_id)
-    shown = [plain_body(row), *(value.encode() for _, value in headers_of(row, "header"))]
-    if any(value.startswith(REDACTED) for value in shown):
-        raise InvalidValue("a part of it is redacted, so only the schedule itself can send it")
-    destination, queue = text(row, "destination"), text(row, "queueName")
-    if queue:
-        await visit.api.enqueue(queue, destination, headers_of_schedule(row), plain_body(row))
-    else:
-        await visit.api.publish(destination, headers_of_schedule(row), plain_body(row))
-
-
-def headers_of_schedule(row: Json) -> list[tuple[str, str]]:
-    """Return the publish headers that a schedule stands for, without its cron, its id and its queue."""
-    named = {header: text(row, name) for header, name in _HEADERS.items()}
-    named |= {f"Upstash-{name.title()}": f"{row[name]}s" for name in ("delay", "timeout") if row.get(name)}
-    named["Upstash-Label"] = ",".join(str(label) for label in items(row, "labels"))
-    limits = [f"{name}={row[name]}" for name in ("parallelism", "rate") if row.get(name)]
-    if text(row, "flowControlKey") and limits:
-        period = [f"period={row['period']}s"] if row.get("period") else []
-        named["Upstash-Flow-Control-Value"] = ", ".join([*limits, *period])
-    else:
-        named.pop("Upstash-Flow-Control-Key")
-    headers = [*forwarded(headers_of(row, "header")), *((name, value) for name, value in named.items() if value)]
-    for kind, name in (("Callback", "callbackHeader"), ("Failure-Callback", "failureCallbackHeader")):
-        for header, value in headers_of(row, name):
-            rest = header[len(OWN) :] if header.lower().startswith(OWN) else f"Forward-{header}"
-            headers.append((f"Upstash-{kind}-{rest}", value))
-    return headers
-
-
-_HEADERS = {
-    "Upstash-Method": "method", "Upstash-Retries": "retries", "Upstash-Retry-Delay": "retryDelayExpression",
-    "Upstash-Callback": "callback", "Upstash-Failure-Callback": "failureCallback",
-    "Upstash-Flow-Control-Key": "flowControlKey",
-}  # fmt: skip
+    await of_schedule(await visit.api.schedule(schedule_id)).send(visit.api)
 
 
 async def _set_queue(visit: Visit, name: str) -> None:
