@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import cast
 from urllib.parse import unquote_to_bytes
 
 from idioteque.server.front.request import Request
@@ -50,7 +51,9 @@ class Repeated:
 
 
 def _pattern(request: Request) -> tuple[Pattern, bytes | None]:
-    """Return a request's pattern, and its deduplication id."""
+    """Return a request's pattern, and its deduplication id; heads that came before have none."""
+    if request.head is not None and request.head.pattern is not None:
+        return cast(Pattern, request.head.pattern), None
     deduplication_id: bytes | None = None
     headers: list[tuple[bytes, bytes]] = []
     for pair in request.headers:
@@ -59,4 +62,7 @@ def _pattern(request: Request) -> tuple[Pattern, bytes | None]:
             deduplication_id = pair[1]
         elif name.startswith(CONFIGURING) or name == CONTENT_TYPE:
             headers.append(pair)
-    return (request.path, request.query, tuple(headers)), deduplication_id
+    pattern = (request.path, request.query, tuple(headers))
+    if request.head is not None and deduplication_id is None:
+        request.head.pattern = pattern
+    return pattern, deduplication_id

@@ -145,3 +145,23 @@ def status_line(status: int) -> bytes:
 
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+def scope_of(request: Request, addresses: tuple[object, object], *, is_old: bool, is_tls: bool) -> Event:
+    """Return what ASGI says of a request; `addresses` are those of the client and of the server."""
+    client, server = addresses
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.0" if is_old else "1.1",
+        "method": request.method,
+        "scheme": "https" if is_tls else "http",
+        "path": request.plain_path,
+        "raw_path": request.path,
+        "query_string": request.query,
+        "root_path": "",
+        "headers": request.headers,
+        "client": client,
+        "server": server,
+        "state": {},
+    }

@@ -14,7 +14,7 @@ from typing import cast
 import httptools
 
 from idioteque.server.errors import HeadersTooLarge, Refused, TooLarge
-from idioteque.server.front.exchange import Event, Exchange, status_line
+from idioteque.server.front.exchange import Exchange, scope_of, status_line
 from idioteque.server.front.reception import Reception, State
 from idioteque.server.front.request import Request, check_upgrade, read_head, refusal_of
 from idioteque.server.front.turn import Turn
@@ -88,6 +88,12 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
             return
+        is_first = self._reading is None and not self._turns
+        if is_first and self._writable is None:
+            known = self._reception.heads.request(data, self._peer)
+            if known is not None:
+                self._take_whole(known)
+                return
         self._is_head_new, self._data_bytes = False, len(data)
         try:
             self._parser.feed_data(data)
@@ -106,6 +112,10 @@ class Connection(asyncio.Protocol):
             self._head_bytes += len(data)
             if self._head_bytes > self._limits.head_bytes_max:
                 self._break(HeadersTooLarge(f"the head is longer than {self._limits.head_bytes_max} bytes"))
+        elif is_first and self._is_hot and self._turns:
+            turn = self._turns[0]
+            if turn.is_complete and turn.keep and not turn.is_old and turn.request is not None:
+                self._reception.heads.remember(data, turn.request)
 
     def pause_writing(self) -> None:
         self._writable = asyncio.get_running_loop().create_future()
@@ -214,6 +224,13 @@ class Connection(asyncio.Protocol):
 
     # ---- one request after the other
 
+    def _take_whole(self, request: Request) -> None:
+        """Take a request that came in one piece, and to which the parser would have said yes."""
+        turn = Turn()
+        turn.request, turn.is_complete = request, True
+        self._turns.append(turn)
+        self._admit(turn)
+
     def _admit(self, turn: Turn) -> None:
         """Look at the request whose turn has come, its head complete."""
         self._since_s = self._reception.now_s
@@ -255,7 +272,9 @@ class Connection(asyncio.Protocol):
             return
         keep = turn.keep and not self._is_stopping
         self._exchange = exchange = Exchange(self, request, is_old=turn.is_old, keep=keep)
-        task = asyncio.get_running_loop().create_task(exchange.run(self._reception.app, self._scope(request, turn)))
+        is_tls = bool(self._transport.get_extra_info("sslcontext"))
+        scope = scope_of(request, self._addresses, is_old=turn.is_old, is_tls=is_tls)
+        task = asyncio.get_running_loop().create_task(exchange.run(self._reception.app, scope))
         self._state.tasks.add(task)
         task.add_done_callback(self._state.tasks.discard)
 
@@ -372,24 +391,6 @@ class Connection(asyncio.Protocol):
         for name, value in headers:
             head += f"{name.lower()}: {value}\r\n".encode("latin-1")
         return head + (b"\r\n" if keep else b"connection: close\r\n\r\n") + body
-
-    def _scope(self, request: Request, turn: Turn) -> Event:
-        client, server = self._addresses
-        return {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.0" if turn.is_old else "1.1",
-            "method": request.method,
-            "scheme": "https" if self._transport.get_extra_info("sslcontext") else "http",
-            "path": request.plain_path,
-            "raw_path": request.path,
-            "query_string": request.query,
-            "root_path": "",
-            "headers": request.headers,
-            "client": client,
-            "server": server,
-            "state": {},
-        }
 
 
 def _error(refusal: Refused) -> str:

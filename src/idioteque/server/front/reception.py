@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from idioteque.server.config import ServerConfig
 from idioteque.server.errors import TooManyConnections
+from idioteque.server.front.heads import Heads
 from idioteque.server.front.request import HeadLimits, Hot
 
 BODY_BYTES_MAX = 1024 * 1024
@@ -75,6 +76,7 @@ class Reception:
     hot: Hot | None = None
     limits: Limits = Limits()
     now_s: float = 0.0
+    heads: Heads = field(default_factory=Heads)
     _connections: set[Swept] = field(default_factory=set[Swept])
     _by_peer: Counter[str] = field(default_factory=Counter[str])
     _sweeping: asyncio.TimerHandle | None = None

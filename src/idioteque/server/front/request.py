@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import unquote
@@ -24,10 +25,17 @@ _HOST = re.compile(rb"[!-~]*")
 
 
 @dataclass(slots=True)
+class Head:
+    """What requests share whose heads are the same bytes; `pattern` is what whoever answers made of it, or None."""
+
+    pattern: Hashable = None
+
+
+@dataclass(slots=True)
 class Request:
     """A request; `path` and `query` are those of its target, as written, and header names are in lower case.
 
-    `first` has the first value of each header.
+    `first` has the first value of each header; `head` is None where the head came for the first time.
     """
 
     method: str
@@ -37,6 +45,7 @@ class Request:
     first: dict[bytes, bytes]
     peer: str = ""
     body: bytes = b""
+    head: Head | None = None
 
     @property
     def plain_path(self) -> str:
