@@ -25,8 +25,10 @@ test: $(READY)  ## every test, with real servers and processes
 model: $(READY) ## the protocol as a model: every schedule with two faults, every mutant
 	@$(BIN)/python -m tests.model
 
-simulate: $(READY) ## worlds full of faults, for SECONDS=60 from a SEED; EXHAUSTIVE=1 for every fault at every call
-	@$(BIN)/python -m tests.simulation --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(if $(EXHAUSTIVE),--exhaustive)
+simulate: $(READY) ## worlds full of faults, for SECONDS=60 from a SEED, on WORKERS=; EXHAUSTIVE=1 for every fault at every call
+	@$(BIN)/python -m tests.simulation --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) \
+		$(if $(EXHAUSTIVE),--exhaustive) $(if $(PROGRAMS),--programs $(PROGRAMS)) $(if $(WORKERS),--workers $(WORKERS)) \
+		$(if $(WORLD),--world "$(WORLD)")
 
 check: $(READY) ## lint, types, floors
 	@$(BIN)/ruff check .

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from datetime import UTC, datetime
 from typing import Any
 
 from idioteque import Context, NonRetryableError, Retry, RetryAfter, StepFailed, Worker
-from tests.simulation.program import Failing, Order, effect, effect_once, plain_effect, program, times
+from tests.simulation.program import Failing, Order, effect, effect_once, here, plain_effect, program, times
 
 ONCE = Retry(max_attempts=1)
 QUICK = Retry(max_attempts=3, initial_delay_s=0.5, jitter=0)
@@ -199,7 +200,10 @@ def task_group_fails(worker: Worker) -> None:
 def as_completed(worker: Worker) -> None:
     @worker.function("f", on="order")
     async def f(event: Order, ctx: Context) -> list[str]:
-        calls = [ctx.execute(key, effect) for key in ("a", "b", "c")]
+        # Of coroutines, `as_completed` begins any first: another one in each pass. Here the world says which.
+        keys = deque("abc")
+        keys.rotate(here().plan.choose(3))
+        calls = [asyncio.ensure_future(ctx.execute(key, effect)) for key in keys]
         return sorted([await done for done in asyncio.as_completed(calls)])
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import idioteque.ids as ids
 from tests.simulation import basic_programs, joined_programs
-from tests.simulation.faults import PAIRS, Random, Scheduled
+from tests.simulation.faults import PAIRS, SINGLES, Random, Scheduled
 from tests.simulation.program import PROGRAMS
 from tests.simulation.storage import STORES
 from tests.simulation.witness import Conduct
@@ -21,6 +21,8 @@ MODES = ("inline", "isolated")
 SKEW_MS_MAX = 3000
 CALLS_MORE = 6
 TRACE_SHOWN_MAX = 300
+Schedule = Sequence[tuple[int, str]]
+"""Calls, counted from 1, and the fault that meets each of them."""
 ALL = (basic_programs, joined_programs)  # whoever imports this module has them all in PROGRAMS
 
 
@@ -46,13 +48,28 @@ def conduct(name: str, store: str, mode: str) -> Conduct:
     return world.witness.conduct()
 
 
-def scheduled(name: str, store: str, mode: str, faults: Sequence[tuple[int, str]]) -> World:
-    """Run a program with faults at these calls, counted from 1."""
+def scheduled(name: str, store: str, mode: str, faults: Schedule) -> World:
+    """Run a program with faults at these calls."""
     expected = conduct(name, store, mode)
     world = World(PROGRAMS[name], Scheduled(faults), store, mode)
     world.witness.expected = expected
     with seeded(random.Random(0)):
         return world.run()
+
+
+def named(name: str, store: str, mode: str, faults: Schedule) -> str:
+    """Return the text by which `read_name` knows the same world: `single memory inline 2:crash-before 5:reply-lost`."""
+    return " ".join([name, store, mode, *(f"{number}:{kind.replace(' ', '-')}" for number, kind in faults)])
+
+
+def read_name(text: str) -> tuple[str, str, str, Schedule]:
+    """Return what a text of `named` says: what `scheduled` is to be given. Raise `ValueError` for anything else."""
+    name, store, mode, *points = text.split()
+    faults = [(int(number), kind.replace("-", " ")) for number, _, kind in (point.partition(":") for point in points)]
+    unknown = {kind for _, kind in faults} - {*SINGLES}
+    if name not in PROGRAMS or store not in STORES or mode not in MODES or unknown:
+        raise ValueError(f"no such world: {text}")
+    return name, store, mode, faults
 
 
 def described(world: World) -> str:
@@ -80,9 +97,14 @@ def singles(name: str, store: str, mode: str, kinds: Sequence[str], every: int =
 
     Of all these, every so many-th is run.
     """
+    for plan in itertools.islice(single_plans(name, store, mode, kinds), 0, None, every):
+        yield scheduled(name, store, mode, plan)
+
+
+def single_plans(name: str, store: str, mode: str, kinds: Sequence[str]) -> Iterator[Schedule]:
+    """Return the schedules of `singles`, always in the same order."""
     calls = range(1, conduct(name, store, mode).points + 1)
-    for number, kind in itertools.islice(itertools.product(calls, kinds), 0, None, every):
-        yield scheduled(name, store, mode, [(number, kind)])
+    return ([(number, kind)] for number, kind in itertools.product(calls, kinds))
 
 
 def pairs(name: str, store: str, mode: str, every: int = 1) -> Iterator[World]:
@@ -90,15 +112,19 @@ def pairs(name: str, store: str, mode: str, every: int = 1) -> Iterator[World]:
 
     Of all these, every so many-th is run.
     """
+    for plan in itertools.islice(pair_plans(name, store, mode), 0, None, every):
+        yield scheduled(name, store, mode, plan)
+
+
+def pair_plans(name: str, store: str, mode: str) -> Iterator[Schedule]:
+    """Return the schedules of `pairs`, always in the same order."""
     calls = conduct(name, store, mode).points
-    schedules = (
+    return (
         [(first, kinds[0]), (second, kinds[1])]
         for first in range(1, calls + 1)
         for second in range(first + 1, calls + 1 + CALLS_MORE)
         for kinds in itertools.product(PAIRS, repeat=2)
     )
-    for plan in itertools.islice(schedules, 0, None, every):
-        yield scheduled(name, store, mode, plan)
 
 
 SMALL = [name for name, program in PROGRAMS.items() if program.is_small]

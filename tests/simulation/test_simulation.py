@@ -124,6 +124,21 @@ def test_a_seed_gives_the_same_trace_in_any_process(hash_seed: str) -> None:
     assert there.stdout.strip() == here.strip()
 
 
+def test_a_program_gives_the_same_trace_in_any_process() -> None:
+    code = "from tests.simulation.test_simulation import traces; print(traces())"
+    there = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": "4711"},
+        capture_output=True, text=True, timeout=100, check=True,
+    )  # fmt: skip
+    assert there.stdout.strip().splitlines() == traces().splitlines()
+
+
+def traces() -> str:
+    """Return how each program goes when its third call fails."""
+    worlds = [scheduled(name, "memory", "isolated", [(3, faults.LOST)]) for name in PROGRAMS]
+    return "\n".join(f"{world.program.name} {line}" for world in worlds for line in world.trace)
+
+
 # ---- whether it would see anything
 
 
