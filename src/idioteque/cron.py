@@ -114,13 +114,13 @@ def parse_cron(text: str) -> Cron:
 
 
 def _zone(name: str) -> tzinfo:
-    if name not in _zone_names():
+    if name not in zone_names():
         raise InvalidValue(f"time zone {name!r} is not a name of the IANA database, like Europe/Paris or UTC")
     return ZoneInfo(name)
 
 
 @functools.cache
-def _zone_names() -> frozenset[str]:
+def zone_names() -> frozenset[str]:
     """Return the zones that may be named: an allow list, since elsewhere a name becomes a path."""
     return frozenset(resources.files("tzdata").joinpath("zones").read_text(encoding="ascii").split())
 

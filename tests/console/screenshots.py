@@ -29,6 +29,7 @@ from tests.processes import ServerProcess, start_server
 SIZES = {"wide": (1600, 900), "narrow": (400, 800)}
 SCREENS = {"overview": "/", "runs": "/runs", "messages": "/messages", "dead-letters": "/dead-letters",
            "schedules": "/schedules", "queues": "/queues", "url-groups": "/url-groups", "publish": "/messages/publish",
+           "schedule": "/schedules/daily-report/edit",
            "flow-control": "/flow-control", "flow-key": "/flow-control/supplier", "queue": "/queues/mails",
            "doctor": "/system/doctor", "keys": "/keys", "system": "/system", "events": "/events"}  # fmt: skip
 

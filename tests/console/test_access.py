@@ -55,7 +55,8 @@ def fill(place: Place) -> list[str]:
     place.call(f"/v2/enqueue/access/{place.destination.url}/access")
     place.call("/v2/flowControl/access/eu/pause")
     place.publish("/access", Flow_Control_Key="access/eu", Flow_Control_Value="parallelism=1, rate=3, period=1m")
-    place.call(f"/v2/schedules/{place.destination.url}/access", b"{}", Cron="CRON_TZ=Europe/Paris 0 4 * * *")
+    paris = "CRON_TZ=Europe/Paris 0 4 * * *"
+    place.call(f"/v2/schedules/{place.destination.url}/access", b"{}", Cron=paris, Schedule_Id="access", Delay="1s")
     end = f'{{"endpoints": [{{"name": "one", "url": "{place.destination.url}/one"}}]}}'
     place.call("/v2/topics/access/endpoints", end.encode())
     envelope = b'{"idioteque": 1, "kind": "event", "event_id": "evt_access", "event": {"type": "access"}}'
@@ -68,7 +69,8 @@ def fill(place: Place) -> list[str]:
         *(f"/runs/{run}{tab}" for run in (good, bad) for tab in ("", *tabs)),
         "/events", f"/events/{event}", "/events/new", "/messages", f"/messages/{seen}",
         "/messages/publish", "/messages/signature",
-        "/dead-letters", f"/dead-letters/{letter}", "/schedules", "/queues", "/queues/access", "/url-groups",
+        "/dead-letters", f"/dead-letters/{letter}", "/schedules", "/schedules/new",
+        "/schedules/access/edit", "/schedules/ticks?cron=0+4+*+*+*", "/queues", "/queues/access", "/url-groups",
         "/flow-control", "/flow-control/access%2Feu", "/keys", "/system", "/system/doctor", "/nowhere",
     ]  # fmt: skip
 

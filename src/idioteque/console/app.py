@@ -185,6 +185,8 @@ class Console:
                 return self._doorkeeper.log_out_of(request, session)
             return self._sheet.failure(request, session, status, text)
         if isinstance(answer, Page):
+            if answer.refusal:
+                self._note(request, session, screen, visit, f"failed: {answer.refusal}")
             return self._sheet.page(request, session, answer)
         if isinstance(answer, Response):
             if screen.act and not screen.looks_only:

@@ -15,6 +15,7 @@ KINDS: Mapping[str, str] = {
     "console.js": "text/javascript; charset=utf-8",
     "keys.js": "text/javascript; charset=utf-8",
     "live.js": "text/javascript; charset=utf-8",
+    "ticks.js": "text/javascript; charset=utf-8",
     "times.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }

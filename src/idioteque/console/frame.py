@@ -56,6 +56,8 @@ class Page:
     template: str
     view: object
     status: int = 200
+    refusal: str = ""
+    """Why an action was not done, when the page is its form again; for the audit trail."""
 
 
 @dataclass(frozen=True, slots=True)

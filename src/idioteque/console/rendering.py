@@ -14,6 +14,8 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from idioteque.cron import zone_names
+
 _INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 _JSON_SUFFIX = ".json"
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000))
@@ -133,4 +135,5 @@ def make_environment() -> Environment:
     }  # fmt: skip
     for name, function in filters.items():
         environment.filters[name] = function  # pyright: ignore[reportUnknownMemberType] - the library's own
+    environment.globals["zones"] = lambda: sorted(zone_names())  # pyright: ignore - the library's own
     return environment

@@ -93,10 +93,15 @@ async def replace_letter(qstash: QStash, dlq_id: str, instead: Resending) -> str
 
 def of_schedule(row: Json) -> Resending:
     """Return the message that a schedule would send now; raise `InvalidValue` when a part of it is redacted."""
-    shown = [plain_body(row), *(value.encode() for _, value in headers_of(row, "header"))]
+    refuse_redacted(row)
+    return Resending(text(row, "destination"), headers_of_schedule(row), plain_body(row), text(row, "queueName"))
+
+
+def refuse_redacted(schedule: Json) -> None:
+    """Raise `InvalidValue` when a part of a schedule is redacted, so that nobody can read it any more."""
+    shown = [plain_body(schedule), *(value.encode() for _, value in headers_of(schedule, "header"))]
     if any(value.startswith(REDACTED.encode()) for value in shown):
         raise InvalidValue("a part of it is redacted, so only the schedule itself can send it")
-    return Resending(text(row, "destination"), headers_of_schedule(row), plain_body(row), text(row, "queueName"))
 
 
 def republishing(row: Json, headers: Pairs | None = None) -> list[tuple[str, str]]:

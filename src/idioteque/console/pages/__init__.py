@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from idioteque.console.pages import dead_letters, events, lines, messages, overview, resources, run, runs, system
+from idioteque.console.pages import (
+    dead_letters,
+    events,
+    lines,
+    messages,
+    overview,
+    resources,
+    run,
+    runs,
+    schedule_form,
+    system,
+)
 
 SCREENS = (
     *overview.screens,
@@ -12,6 +23,7 @@ SCREENS = (
     *messages.screens,
     *events.screens,
     *resources.screens,
+    *schedule_form.screens,
     *lines.screens,
     *system.screens,
 )

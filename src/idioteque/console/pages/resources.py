@@ -82,9 +82,12 @@ class SchedulesView:
 
 @dataclass(frozen=True, slots=True)
 class QueuesView:
-    """All queues."""
+    """All queues; `name`, `parallelism` and `error` are those of a new one that was refused."""
 
     queues: tuple[Queue, ...]
+    name: str = ""
+    parallelism: str = "1"
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +147,27 @@ def _results(value: object) -> tuple[tuple[str, str], ...]:
 
 
 async def list_queues(visit: Visit) -> Answer:
-    found = await visit.api.queues()
-    return Page("queues.html", QueuesView(tuple(queue_of(row) for row in found)))
+    return Page("queues.html", QueuesView(await _queues(visit)))
+
+
+async def make_queue(visit: Visit) -> Answer:
+    """Make a queue; one that is there already is not changed."""
+    name, parallelism = visit.given("name").strip(), visit.given("parallelism").strip()
+    queues = await _queues(visit)
+    try:
+        if name in [queue.name for queue in queues]:
+            raise InvalidValue(f"there is a queue {name[:100]!r}: change that one")
+        await visit.api.save_queue(name, _parallelism(parallelism), paused=False)
+    except (InvalidValue, ApiRefusal) as error:
+        if isinstance(error, ApiRefusal) and error.status != 400:
+            raise
+        said = error.text if isinstance(error, ApiRefusal) else str(error)
+        return Page("queues.html", QueuesView(queues, name, parallelism, said), 400, refusal=said)
+    return Done(f"queue {name} is made", "/queues", target=name)
+
+
+async def _queues(visit: Visit) -> tuple[Queue, ...]:
+    return tuple(queue_of(row) for row in await visit.api.queues())
 
 
 def queue_of(row: Json) -> Queue:
@@ -204,11 +226,15 @@ async def _run_now(visit: Visit, schedule_id: str) -> None:
 
 
 async def _set_queue(visit: Visit, name: str) -> None:
-    wanted = visit.given("parallelism").strip()
-    if not (wanted.isascii() and wanted.isdigit() and 1 <= len(wanted) <= 9 and int(wanted)):
-        raise InvalidValue(f"the parallelism must be a whole number above 0, not {wanted[:40]!r}")
+    wanted = _parallelism(visit.given("parallelism").strip())
     paused = bool((await visit.api.queue(name)).get("paused"))
-    await visit.api.save_queue(name, int(wanted), paused=paused)
+    await visit.api.save_queue(name, wanted, paused=paused)
+
+
+def _parallelism(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 9 and int(text)):
+        raise InvalidValue(f"the parallelism must be a whole number above 0, not {text[:40]!r}")
+    return int(text)
 
 
 async def _add_endpoint(visit: Visit, group: str) -> None:
@@ -266,6 +292,7 @@ async def act_on(visit: Visit) -> Answer:
 screens = (
     Screen("/schedules", list_schedules),
     Screen("/queues", list_queues),
+    Screen("/queues", make_queue, act="queue.make"),
     Screen("/url-groups", list_groups),
     Screen("/flow-control", list_flow_keys),
     Screen("/keys", show_keys),

@@ -2,6 +2,7 @@
 import { keepTimes } from "./times.js";
 import { listen } from "./keys.js";
 import { goLive } from "./live.js";
+import { tellTicks } from "./ticks.js";
 
 document.addEventListener("click", async (event) => {
   const copy = event.target.closest("[data-copy]");
@@ -35,3 +36,4 @@ if (current) nav.scrollLeft = current.offsetLeft - nav.offsetLeft - (nav.clientW
 keepTimes();
 listen();
 goLive();
+tellTicks();
