@@ -300,7 +300,12 @@ class Store(Protocol):
         ...
 
     async def occupy(self, name: str, run_id: str, *, until_end: bool) -> str:
-        """Let a run have a name that nobody has; return who has it. With `until_end`, an ended run has it no more."""
+        """Let a run have a name that nobody has; return who has it. With `until_end`, an ended run has it no more.
+
+        A run that meets another one here is dismissed, for good: it is told of the same one whenever it asks again,
+        within the retention. For the messages of its event are acknowledged then, and nothing would hold what a stray
+        repetition of them began. What was dismissed and has not begun has no other name either.
+        """
         ...
 
     async def latest(self, name: str, event_id: str, accepted_at_ms: int) -> str:

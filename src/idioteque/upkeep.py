@@ -25,7 +25,10 @@ class Upkeep(Protocol):
         ...
 
     async def purge(self, before_ms: int, limit: int) -> int:
-        """Delete runs that ended before a time, with all that is theirs; return how many, at most `limit`."""
+        """Delete runs that ended before a time, with all that is theirs; return how many were deleted, at most `limit`.
+
+        Dismissals from before it go as well, and count, unless the store lets them expire.
+        """
         ...
 
 

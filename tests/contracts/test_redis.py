@@ -245,11 +245,26 @@ async def test_the_keys_of_a_script_lie_in_one_slot_of_a_cluster() -> None:
         await store.watch(lease, STEP, ["paid"], b"{}")
         assert len((await store.arrive("evt_9", "paid", b"{}"))[1]) == 1
         assert await store.occupy("a {name} }", RUN, until_end=True) == RUN
+        assert await store.occupy("a {name} }", "run_2", until_end=True) == RUN
         assert await store.commit(lease, BODY, OK) == Won(held=False)
         assert [run.status for run in await store.list(status="completed")] == ["completed"]
         await store.close()
     finally:
         server.remove()
+
+
+async def test_a_dismissal_expires_with_the_retention(redis_server: RedisServer) -> None:
+    url = redis_server.room() + "&retention=1h"
+    store, prefix = RedisStore(url), url.partition("prefix=")[2].partition("&")[0]
+    assert await store.occupy("n", RUN, until_end=True) == RUN
+    assert await store.occupy("n", "run_2", until_end=True) == RUN
+    keys = [f"{prefix}:name:{{n}}:dismissed:run_2", f"{prefix}:{{run_2}}:dismissed"]
+    assert all(3_590_000 < redis_server.execute("PTTL", key) <= 3_600_000 for key in keys)
+    for key in keys:
+        redis_server.execute("DEL", key)
+    await store.commit(await held(store, "a"), BODY, OK)
+    assert await store.occupy("n", "run_2", until_end=True) == "run_2"
+    await store.close()
 
 
 async def test_workers_whose_clocks_disagree_agree_on_leases(redis_url: str) -> None:

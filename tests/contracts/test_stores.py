@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
+from idioteque.paths import BODY
 from idioteque.store import Store
 from idioteque.stores import MemoryStore, SqlStore
 from idioteque.stores.redis import RedisStore
 from idioteque.testing import ManualClock
 from idioteque.testing.contracts import StoreContract
 from idioteque.testing.insight import InsightContract
-from idioteque.testing.upkeep import UpkeepContract
+from idioteque.testing.leases import OK, held
+from idioteque.testing.upkeep import LIMIT, UpkeepContract, upkeep
 
 
 @pytest.fixture
@@ -24,13 +26,32 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-class TestMemoryStore(StoreContract, UpkeepContract, InsightContract):
+class ForgetsDismissals:
+    """Of stores that keep dismissals until a purge; elsewhere they expire."""
+
+    async def test_dismissals_go_with_old_runs_and_no_more_at_once_than_asked_for(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        await store.commit(await held(store, "a"), BODY, OK)
+        assert await store.occupy("n", "run_x0", until_end=True) == "run_x0"
+        for n in range(1, 5):
+            assert await store.occupy("n", f"run_x{n}", until_end=True) == "run_x0"
+        assert await upkeep(store).purge(clock.now_ms(), LIMIT) == 0
+        await clock.advance(1)
+        assert await store.occupy("n", "run_x9", until_end=True) == "run_x0"
+        assert [await upkeep(store).purge(clock.now_ms(), 2) for _ in range(4)] == [2, 2, 1, 0]
+        await store.cancel((await held(store, "b", run="run_x0")).run_id)
+        assert await store.occupy("n", "run_x9", until_end=True) == "run_x0"
+        assert await store.occupy("n", "run_x1", until_end=True) == "run_x1"
+
+
+class TestMemoryStore(StoreContract, UpkeepContract, InsightContract, ForgetsDismissals):
     @pytest.fixture
     def store(self, clock: ManualClock) -> Store:
         return MemoryStore(clock)
 
 
-class TestSqliteStore(StoreContract, UpkeepContract, InsightContract):
+class TestSqliteStore(StoreContract, UpkeepContract, InsightContract, ForgetsDismissals):
     @pytest.fixture
     async def store(self, clock: ManualClock, tmp_path: Path) -> AsyncIterator[Store]:
         store = SqlStore(f"sqlite:///{tmp_path}/runs.db", clock)
@@ -38,7 +59,7 @@ class TestSqliteStore(StoreContract, UpkeepContract, InsightContract):
         await store.close()
 
 
-class TestPostgresStore(StoreContract, UpkeepContract, InsightContract):
+class TestPostgresStore(StoreContract, UpkeepContract, InsightContract, ForgetsDismissals):
     @pytest.fixture
     async def store(self, clock: ManualClock, postgres_url: str) -> AsyncIterator[Store]:
         nodes = Nodes([SqlStore(postgres_url, clock) for _ in range(2)])

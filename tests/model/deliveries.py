@@ -105,9 +105,8 @@ class Delivery:
         own = run_id(event.event_id, function.id)
         for kind in function.names:
             holder = yield from self.occupy(f"{kind}:{function.id}", own, kind)
-            if holder != own:
+            if holder != own and (yield from self.dismiss(own)):
                 self.world.observer.unstarted.add(own)
-                yield from self.dismiss(own)
                 return None
         run = self.outbox.first(event, function.id)
         if function.timeout_ms is not None:

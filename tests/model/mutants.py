@@ -17,6 +17,7 @@ from typing import Any
 
 from idioteque.paths import BODY
 from idioteque.store import Lease, Lost, Outcome, Recorded, Stale, Started, Won
+from idioteque.stores.memory import MemoryStore
 from tests.model.deliveries import DONE, Delivery
 from tests.model.messages import Outbox, Outgoing
 from tests.model.mutant_rules import RULES
@@ -80,6 +81,17 @@ def fan_out_first(self: Delivery, begins: Any) -> Any:
 def occupy_nothing(self: Delivery, name: str, own: str, kind: str) -> Any:
     yield from ()
     return own
+
+
+async def occupy_without_record(self: ModelStore, name: str, run_id: str, *, until_end: bool) -> str:
+    holder = await MemoryStore.occupy(self, name, run_id, until_end=until_end)
+    self._dismissals.clear()
+    return holder
+
+
+def dismiss_whatever_began(self: Delivery, run: str) -> Any:
+    yield from Delivery.dismiss(self, run)
+    return True
 
 
 def never_superseded(self: Delivery, message: Any) -> Any:
@@ -329,6 +341,8 @@ MUTANTS = (
     Mutant("fan_out_to_the_first", _delivery(fan_out=fan_out_first), ("fanout",)),
     Mutant("cancel_is_not_watched", _delivery(watch_cancels=_none), ("cancelon",)),
     Mutant("names_are_free", _delivery(occupy=occupy_nothing), ("idempotent",)),
+    Mutant("dismissal_is_forgotten", _with("store", ModelStore, occupy=occupy_without_record), ("singleton",)),
+    Mutant("dismissed_though_it_began", _delivery(dismiss=dismiss_whatever_began), ("nextone",)),
     Mutant("never_superseded", _delivery(is_superseded=never_superseded), ("debounce",)),
     Mutant("never_overdue", _delivery(is_overdue=never_overdue), ("timeout",)),
     Mutant("dead_letter_fails_the_run", _delivery(given_up=given_up_fails), ("seq",), BOTH, ("giveup",)),

@@ -86,6 +86,10 @@ class Context:
         """1 for the function's first attempt."""
         return self._one.started.attempts + 1
 
+    @property
+    def event_id(self) -> str:
+        return self._one.started.event_id
+
     def race(self, *coroutines: Coroutine[Future, None, Any]) -> Coroutine[Future, None, Any]:
         return usercode.race(self._one.loop, coroutines)
 

@@ -88,7 +88,7 @@ class ModelStore(memory.MemoryStore):
 
     def kept(self) -> tuple[object, ...]:
         """Return all that is stored."""
-        return self._runs, self._watchers, self._marks, self._mailbox
+        return self._runs, self._watchers, self._marks, self._dismissals, self._mailbox
 
     # ---- what only the observer asks
 
@@ -111,6 +111,10 @@ class ModelStore(memory.MemoryStore):
         posted = self._mailbox.get(event_id)
         return None if posted is None else posted[1].accepted_at_ms
 
+    def has_begun(self, run_id: str) -> bool:
+        stored = self._runs.get(run_id)
+        return stored is not None and stored.run.tokens > 0
+
     @property
     def run_ids(self) -> list[str]:
         return list(self._runs)
@@ -118,7 +122,7 @@ class ModelStore(memory.MemoryStore):
     def purged(self, before_ms: int) -> list[str]:
         """Delete the runs whose retention is over, and return them."""
         before = self.run_ids
-        self.now(self.purge(before_ms, len(before)))
+        self.now(self.purge(before_ms, 10**6))
         return [run_id for run_id in before if run_id not in self._runs]
 
     def _is_held_by_another(self, lease: Lease) -> bool:

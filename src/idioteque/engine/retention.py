@@ -17,7 +17,7 @@ _log = logging.getLogger("idioteque")
 
 
 class Retention:
-    """Deletes runs that ended longer ago than `retention_s`; unfinished ones never. None keeps all."""
+    """Deletes runs that ended longer ago than `retention_s`, and dismissals of that age. None keeps all."""
 
     def __init__(self, store: Store, clock: Clock, retention_s: float | None) -> None:
         self._upkeep = None if retention_s is None else upkeep_of(store)
@@ -36,6 +36,6 @@ class Retention:
             _log.warning("old runs could not be deleted: %s", first_line(error))
             return
         if count:
-            _log.info("%d runs were deleted, whose retention was over", count)
+            _log.info("%d old runs and dismissals were deleted", count)
         if count == RUNS_AT_ONCE_MAX:
             self._next_s = self._clock.monotonic_s() + PURGE_AGAIN_S

@@ -133,8 +133,8 @@ class Starts:
                 continue
             name = f"{kind}:{function.id}:{key_of(key, event)}"
             holder = await self._store.occupy(name, own, until_end=kind == "singleton")
-            if holder != own:
-                await self._dismiss(own)
+            # One that has begun goes on: its end may have to be reported still, though another has its name by now.
+            if holder != own and await self._dismiss(own):
                 return None, f"{function.id} not started: its {kind} is held by {holder}"
         run = self._outbox.first(function.id, envelope)
         flow = controls.flow(function.id, event)

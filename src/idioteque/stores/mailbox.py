@@ -44,14 +44,26 @@ LETTERS = """SELECT event_id, event, accepted_at_ms FROM mailbox WHERE type = :t
 FORGET = """DELETE FROM mailbox WHERE event_id IN (SELECT event_id FROM mailbox
     WHERE accepted_at_ms < :before_ms AND event_id <> :event_id ORDER BY accepted_at_ms LIMIT :limit)"""
 
-# Who has a name, and whether that run has ended.
-MARK = """SELECT m.value, r.status FROM marks m LEFT JOIN runs r ON r.run_id = m.value WHERE m.name = :name"""
+# The first to come has a name, unless it was dismissed. Whoever comes later locks it, so that what is read next is
+# current.
+OCCUPY = """INSERT INTO marks (name, value, at_ms) SELECT :name, :run_id, 0
+    WHERE NOT EXISTS (SELECT 1 FROM dismissals WHERE run_id = :run_id AND name = :name)
+    ON CONFLICT (name) DO UPDATE SET at_ms = marks.at_ms"""
 
-# The first to come has a name.
-PUT_MARK = """INSERT INTO marks (name, value, at_ms) VALUES (:name, :value, :at_ms) ON CONFLICT (name) DO NOTHING"""
+# Who has a name, whether that run has ended, and whether it was dismissed.
+HOLDER = """SELECT m.value, r.status, EXISTS (SELECT 1 FROM dismissals d WHERE d.run_id = m.value)
+    FROM marks m LEFT JOIN runs r ON r.run_id = m.value WHERE m.name = :name"""
 
-# The name is handed on from a run that has ended.
-HAND_ON_MARK = "UPDATE marks SET value = :value WHERE name = :name AND value = :holder"
+# The name is handed on by a run that has it no more.
+HAND_ON = "UPDATE marks SET value = :run_id WHERE name = :name"
+
+# Whom a run met when it asked for a name before.
+DISMISSED = "SELECT holder FROM dismissals WHERE run_id = :run_id AND name = :name"
+
+DISMISS = "INSERT INTO dismissals (run_id, name, holder, at_ms) VALUES (:run_id, :name, :holder, :at_ms)"
+
+# Which of the events noted was accepted last.
+LATEST = "SELECT value FROM marks WHERE name = :name"
 
 # The event that was accepted last stays.
 ADVANCE_MARK = """INSERT INTO marks (name, value, at_ms) VALUES (:name, :value, :at_ms)
@@ -129,11 +141,18 @@ class Mailbox:
 
     async def occupy(self, name: str, run_id: str, *, until_end: bool) -> str:
         def operation(tx: Transaction) -> str:
-            tx.execute(PUT_MARK, {"name": name, "value": run_id, "at_ms": 0})
-            holder, status = tx.execute(MARK, {"name": name})[0]
-            if until_end and status in ("completed", "failed", "cancelled"):
-                tx.execute(HAND_ON_MARK, {"name": name, "value": run_id, "holder": holder})
-                holder = tx.execute(MARK, {"name": name})[0][0]
+            asked: dict[str, SqlValue] = {"name": name, "run_id": run_id}
+            tx.execute(OCCUPY, asked)
+            dismissed = tx.execute(DISMISSED, asked)
+            if dismissed:
+                return str(dismissed[0][0])
+            holder, status, is_dismissed = tx.execute(HOLDER, {"name": name})[0]
+            is_over = until_end and status in ("completed", "failed", "cancelled")
+            if is_over or (status is None and is_dismissed):
+                tx.execute(HAND_ON, asked)
+                return run_id
+            if holder != run_id:
+                tx.execute(DISMISS, {**asked, "holder": holder, "at_ms": time_ms(tx, self._clock)})
             return str(holder)
 
         return await self._database.write(operation)
@@ -141,7 +160,7 @@ class Mailbox:
     async def latest(self, name: str, event_id: str, accepted_at_ms: int) -> str:
         def operation(tx: Transaction) -> str:
             tx.execute(ADVANCE_MARK, {"name": name, "value": event_id, "at_ms": accepted_at_ms})
-            return str(tx.execute(MARK, {"name": name})[0][0])
+            return str(tx.execute(LATEST, {"name": name})[0][0])
 
         return await self._database.write(operation)
 

@@ -46,6 +46,8 @@ class MemoryStore(MemoryInsight):
         self._events: dict[str, bytes] = {}
         self._watchers: dict[str, dict[tuple[str, Path], Watcher]] = {}
         self._marks: dict[str, tuple[str, int]] = {}
+        self._dismissals: dict[str, dict[str, tuple[str, int]]] = {}
+        """Of runs that met another one at a name: by run and name, who that was, and when."""
         self._mailbox: dict[str, tuple[str, Letter]] = {}
         self._diary = Diary()
         self._lock = threading.Lock()
@@ -216,13 +218,23 @@ class MemoryStore(MemoryInsight):
 
     async def occupy(self, name: str, run_id: str, *, until_end: bool) -> str:
         with self._lock:
+            dismissed = self._dismissals.get(run_id, {}).get(name)
+            if dismissed is not None:
+                return dismissed[0]
             holder = self._marks.get(name, ("", 0))[0]
-            stored = self._runs.get(holder)
-            is_over = until_end and stored is not None and not stored.run.is_open
-            if not holder or is_over:
-                holder = run_id
-                self._marks[name] = (holder, 0)
+            if not holder or self._is_free(holder, until_end):
+                self._marks[name] = (run_id, 0)
+                return run_id
+            if holder != run_id:
+                self._dismissals.setdefault(run_id, {})[name] = (holder, self._clock.now_ms())
             return holder
+
+    def _is_free(self, holder: str, until_end: bool) -> bool:
+        """Whether a run has a name no more: it has ended, or it was dismissed and never began."""
+        stored = self._runs.get(holder)
+        if stored is None:
+            return holder in self._dismissals
+        return until_end and not stored.run.is_open
 
     async def latest(self, name: str, event_id: str, accepted_at_ms: int) -> str:
         with self._lock:
@@ -348,7 +360,20 @@ class MemoryStore(MemoryInsight):
                 self._events.pop(event_id, None)
             for name in [name for name, (value, _) in self._marks.items() if value in gone]:
                 del self._marks[name]
-            return len(ended)
+            return len(ended) + self._forget_dismissals(before_ms, limit - len(ended))
+
+    def _forget_dismissals(self, before_ms: int, limit: int) -> int:
+        old = [
+            (run_id, name)
+            for run_id, dismissed in self._dismissals.items()
+            for name, (_, at_ms) in dismissed.items()
+            if at_ms < before_ms
+        ][:limit]
+        for run_id, name in old:
+            del self._dismissals[run_id][name]
+            if not self._dismissals[run_id]:
+                del self._dismissals[run_id]
+        return len(old)
 
     async def close(self) -> None:
         return

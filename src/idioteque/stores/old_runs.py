@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from idioteque import snapshots
-from idioteque.database import Transaction
+from idioteque.database import SqlValue, Transaction
 from idioteque.store import NEVER_MS, RunRecord
 from idioteque.stores.opening import OpenedDatabase
 from idioteque.stores.tables import READ_EVENT, RUN_COLUMNS, load_run, run_of
@@ -50,6 +50,10 @@ DELETIONS = (
     "DELETE FROM runs WHERE run_id = :run_id",
 )
 
+# What a stray repetition of an event's message might still meet.
+FORGET_DISMISSALS = """DELETE FROM dismissals WHERE (run_id, name) IN (SELECT run_id, name FROM dismissals
+    WHERE at_ms < :before_ms ORDER BY at_ms LIMIT :limit)"""
+
 # The event goes with the last of its runs.
 DELETE_EVENT = """DELETE FROM run_events WHERE event_id = :event_id
     AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.event_id = :event_id)"""
@@ -82,6 +86,7 @@ class OldRuns:
             for statement in DELETIONS:
                 tx.execute_many(statement, [{"run_id": run_id} for run_id, _ in found])
             tx.execute_many(DELETE_EVENT, [{"event_id": event_id} for _, event_id in found])
-            return len(found)
+            asked: dict[str, SqlValue] = {"before_ms": before_ms, "limit": limit - len(found)}
+            return len(found) + tx.changed(FORGET_DISMISSALS, asked)
 
         return await self._database.write(operation, is_long=True)

@@ -204,13 +204,53 @@ class OperationsContract:
         assert await store.occupy("n", RUN, until_end=True) == RUN
         assert await store.occupy("n", "run_2", until_end=True) == RUN, "not begun yet"
         lease = await held(store, "a")
-        assert await store.occupy("n", "run_2", until_end=True) == RUN
+        assert await store.occupy("n", "run_3", until_end=True) == RUN
         await store.release(lease, "suspended")
-        assert await store.occupy("n", "run_2", until_end=True) == RUN
+        assert await store.occupy("n", "run_4", until_end=True) == RUN
         await store.cancel(RUN)
-        assert await store.occupy("n", "run_2", until_end=False) == RUN, "a name for ever"
+        assert await store.occupy("n", "run_5", until_end=False) == RUN, "a name for ever"
+        assert await store.occupy("n", "run_6", until_end=True) == "run_6"
+        assert await store.occupy("n", RUN, until_end=True) == "run_6"
+
+    async def test_who_was_dismissed_once_is_dismissed_when_the_name_is_free_as_well(self, store: Store) -> None:
+        assert await store.occupy("n", RUN, until_end=True) == RUN
+        assert await store.occupy("n", "run_2", until_end=True) == RUN
+        await store.commit(await held(store, "a"), BODY, OK)
+        assert await store.occupy("n", "run_2", until_end=True) == RUN
+        assert await store.occupy("n", "run_3", until_end=True) == "run_3"
+        assert await store.occupy("n", "run_2", until_end=True) == RUN
+        assert await store.occupy("another", "run_2", until_end=True) == "run_2"
+        assert await store.occupy("n", "run_4", until_end=True) == "run_3"
+
+    async def test_who_was_dismissed_and_never_begins_keeps_no_name(self, store: Store) -> None:
+        assert await store.occupy("first", "run_2", until_end=False) == "run_2"
+        assert await store.occupy("n", RUN, until_end=True) == RUN
+        assert await store.occupy("n", "run_2", until_end=True) == RUN
+        assert await store.occupy("first", "run_3", until_end=False) == "run_3"
+        assert await store.occupy("first", "run_2", until_end=False) == "run_3"
+
+    async def test_a_run_that_has_begun_keeps_its_name_though_it_meets_another_at_a_second_one(
+        self, store: Store
+    ) -> None:
+        assert await store.occupy("for ever", RUN, until_end=False) == RUN
+        await store.commit(await held(store, "a"), BODY, OK)
         assert await store.occupy("n", "run_2", until_end=True) == "run_2"
         assert await store.occupy("n", RUN, until_end=True) == "run_2"
+        assert await store.occupy("for ever", "run_3", until_end=False) == RUN
+
+    async def test_many_who_ask_for_a_name_while_it_is_given_up_hear_the_same_when_they_ask_again(
+        self, store: Store
+    ) -> None:
+        assert await store.occupy("n", RUN, until_end=True) == RUN
+        lease = await held(store, "a")
+        runs = [f"run_x{n}" for n in range(CLAIMERS)] * 2
+        asks = [store.occupy("n", run, until_end=True) for run in runs]
+        _, *answers = await asyncio.gather(store.commit(lease, BODY, OK), *asks)
+        holders = {run for run, holder in zip(runs, answers, strict=True) if run == holder}
+        assert len(holders) <= 1
+        for run, holder in zip(runs, answers, strict=True):
+            assert (holder == run) == (run in holders), "two copies of one message"
+            assert await store.occupy("n", run, until_end=True) == holder
 
     async def test_the_latest_event_is_the_one_that_was_accepted_last(self, store: Store) -> None:
         assert await store.latest("n", "evt_b", 10) == "evt_b"

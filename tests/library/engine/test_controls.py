@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, Field
 
-from idioteque import ConfigurationError, Context, InvalidValue, Limit, Rate, Run
+from idioteque import ConfigurationError, Context, InvalidValue, Limit, NonRetryableError, Rate, Run, RunFailure
 from idioteque.dispatcher import EventEnvelope
 from idioteque.engine import Delivery
 from tests.library.engine.rig import STORES, Order, Rig
@@ -87,6 +87,60 @@ async def test_an_event_delivered_twice_is_not_its_own_obstacle(rig: Rig, option
     await rig.finish()
 
     assert [run.result for run in await runs(rig)] == [5]
+
+
+async def test_an_event_that_was_dismissed_begins_nothing_when_it_comes_again_after_its_acknowledgement(
+    rig: Rig,
+) -> None:
+    declare(rig, singleton="id")
+    engine = rig.mount().engine
+    await rig.worker.publish(Order(id="a", count=1))
+    await rig.clock.advance(60)
+    late = EventEnvelope("late", Order(id="a", count=2).model_dump_json().encode())
+    dismissed = await engine.deliver(late, Delivery("msg_1"))
+    assert dismissed.status == 200
+    assert "its singleton is held by run_" in dismissed.text
+    await rig.finish()
+
+    assert await engine.deliver(late, Delivery("msg_1")) == dismissed
+    await rig.finish()
+    assert [run.result for run in await runs(rig)] == [1]
+
+    await rig.worker.publish(Order(id="a", count=3))
+    await rig.finish()
+    assert sorted(run.result for run in await runs(rig)) == [1, 3]
+
+
+async def test_an_event_that_was_dismissed_by_one_name_holds_no_other(rig: Rig) -> None:
+    declare(rig, singleton="id", idempotency="count")
+    for count in (1, 2):  # the second is dismissed: its singleton is held, its idempotency was free
+        await rig.worker.publish(Order(id="a", count=count))
+    await rig.finish()
+    await rig.worker.publish(Order(id="a", count=2))
+    await rig.finish()
+
+    assert sorted(run.result for run in await runs(rig)) == [1, 2]
+
+
+async def test_a_run_that_ended_is_reported_though_another_has_its_name_meanwhile(rig: Rig) -> None:
+    async def sorry(failure: RunFailure, ctx: Context) -> None:
+        await ctx.execute("sorry", rig.effect, "sorry")
+
+    @rig.worker.function("f", on=Order, singleton="id", on_failure=sorry)
+    async def f(event: Order, ctx: Context) -> None:
+        if event.count == 1:
+            raise NonRetryableError("never")
+        await ctx.sleep("nap", "1h")
+
+    rig.mount()
+    rig.faults.fail_on, rig.faults.after = {("commit", 1)}, True  # its message comes again after a second
+    await rig.worker.publish(Order(count=1))
+    await rig.clock.advance(0.5)
+    await rig.worker.publish(Order(count=2))
+    await rig.finish()
+
+    assert sorted(run.status for run in await runs(rig)) == ["completed", "failed"]
+    assert rig.effects == {"sorry": 1}
 
 
 # ---- debounce

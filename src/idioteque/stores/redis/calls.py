@@ -39,7 +39,9 @@ class Calls:
         return [created_at_ms, new.event_id, new.function_id, cast("bytes", event), new.options]
 
     def _key(self, kind: str, name: str) -> str:
-        return f"{self._server.options.prefix}:{kind}:{name}"
+        """Return the key of a name. What lies in its braces, which a name may have of its own, decides on the slot."""
+        escaped = name.replace("%", "%25").replace("{", "%7b").replace("}", "%7d")
+        return f"{self._server.options.prefix}:{kind}:{{{escaped}}}"
 
     def _now(self) -> str:
         """Return nothing, for the server's own time; but a test's clock goes before."""

@@ -60,7 +60,9 @@ class Scripts:
         self.arrive, self.letters, self.register, self.unwatch = (
             _script(name, *ON_THE_MAILBOX) for name in ("arrive", "letters", "register", "unwatch")
         )
-        self.keep_event, self.occupy, self.latest, self.took = (
-            _script(name) for name in ("keep_event", "occupy", "latest", "took")
+        self.keep_event, self.occupy, self.dismiss, self.latest, self.took = (
+            _script(name) for name in ("keep_event", "occupy", "dismiss", "latest", "took")
         )
-        self.named, self.vacate, self.drop = (_script(name) for name in ("named", "vacate", "drop"))
+        self.named, self.dismissed, self.vacate, self.drop = (
+            _script(name) for name in ("named", "dismissed", "vacate", "drop")
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 from idioteque import snapshots
@@ -123,18 +124,26 @@ class RedisStore(OldRuns, RedisInsight):
         return answer
 
     async def occupy(self, name: str, run_id: str, *, until_end: bool) -> str:
-        holder, since_ms, now_ms = await self._occupied(name, run_id, "")
-        if holder != run_id:
-            [dump] = await self._index.headers([holder])
-            if dump is None:  # not begun yet, or its retention is over
-                is_over = now_ms - since_ms > self._server.options.retention_ms
-            else:
-                is_over = until_end and not dump.run.is_open
-            if is_over:
-                holder = (await self._occupied(name, run_id, holder))[0]
-        if holder == run_id:
-            await self._on(self._scripts.named, run_id, name)
+        known = await self._occupied(name, run_id, "")
+        if known.met(run_id) and await self._is_free(known, until_end):
+            known = await self._occupied(name, run_id, known.holder)
+        holder = known.holder
+        if known.met(run_id):
+            key, kept_ms = self._key("name", name), self._server.options.retention_ms
+            holder = _text(await self._server.run(self._scripts.dismiss, key, run_id, holder, kept_ms))
+        is_own = holder == run_id
+        await self._on(self._scripts.named if is_own else self._scripts.dismissed, run_id, *((name,) if is_own else ()))
         return holder
+
+    async def _is_free(self, known: Occupied, until_end: bool) -> bool:
+        """Whether who has a name has it no more."""
+        [dump] = await self._index.headers([known.holder])
+        if dump is not None:
+            return until_end and not dump.run.is_open
+        if known.now_ms - known.since_ms > self._server.options.retention_ms:
+            return True  # that of its run is over
+        [is_dismissed] = await self._server.read([["EXISTS", f"{self._index.key_of(known.holder)}:dismissed"]])
+        return bool(is_dismissed)
 
     async def latest(self, name: str, event_id: str, accepted_at_ms: int) -> str:
         kept_ms = self._server.options.retention_ms
@@ -208,11 +217,25 @@ class RedisStore(OldRuns, RedisInsight):
         if run.number(4):
             await self._mailbox.unwatch(run_id)
 
-    async def _occupied(self, name: str, run_id: str, holder: str) -> tuple[str, int, int]:
-        """Return who has a name, since when, and the time now."""
+    async def _occupied(self, name: str, run_id: str, holder: str) -> Occupied:
+        """Ask for a name that nobody has, or that is handed on by `holder`."""
         answered = await self._server.run(self._scripts.occupy, self._key("name", name), self._now(), run_id, holder)
         reply = Reply.of(answered)
-        return reply.inner(0).text(0), reply.inner(0).number(1), reply.number(1)
+        return Occupied(reply.inner(0).text(0), reply.inner(0).number(1), reply.number(1), bool(reply.number(2)))
+
+
+@dataclass(frozen=True, slots=True)
+class Occupied:
+    """Who has a name, or whom the run that asks was dismissed for; since when, and the time now."""
+
+    holder: str
+    since_ms: int
+    now_ms: int
+    is_dismissed: bool
+
+    def met(self, run_id: str) -> bool:
+        """Whether a run meets another one, and did not before."""
+        return self.holder != run_id and not self.is_dismissed
 
 
 def _held(lease: Lease) -> tuple[str, int]:
