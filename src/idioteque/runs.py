@@ -92,7 +92,7 @@ class Why:
     until: datetime | None = None
 
 
-ON_ITS_WAY = Why("running", "its message is on its way; if a process died with it, it comes again")
+ON_ITS_WAY = Why("running", "its message is on its way; if a process died with it, it comes again or is a dead letter")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,9 @@ class Runs:
         """Return why a run has not ended, or None when it has; raise `RunUnknown`.
 
         Whether a message that is due waits for a limit of the function (`throttled`) is known to the transport alone:
-        `QStashDispatcher` asks it, others say `running`.
+        `QStashDispatcher` asks it, others say `running`. So is said, too, of a run whose message was given up when a
+        delivery of it goes on after all (its process stood still, or it is a duplicate) and breaks off: the claim of a
+        delivery ends a `dead_letter`, and the transport tells of one only once.
         """
         record = await self._store.get(checked_id(run_id, "run id"))
         if record is None:

@@ -26,7 +26,8 @@ OPERATOR_S = 3600.0
 class Letter:
     """A message that was accepted; `state` is waiting, flying, delivered or dead.
 
-    `came_after_death`: a duplicate of it was delivered when it had been given up, and nobody will repeat that.
+    `claimed_when_dead`: a delivery of it claimed its run when it had been given up, and nobody will repeat that one: a
+    late duplicate, or one whose process had stood still.
     """
 
     id: str
@@ -35,7 +36,7 @@ class Letter:
     state: str = "waiting"
     retried: int = 0
     reason: str = ""
-    came_after_death: bool = False
+    claimed_when_dead: bool = False
 
     @property
     def retries(self) -> int:
@@ -111,7 +112,6 @@ class Post:
             if not is_echo:
                 self._failed(letter, HttpResponse(503, body=b"no process listens"))
             return
-        letter.came_after_death = letter.came_after_death or letter.state == "dead"
         flight = Flight(letter, process, is_echo)
         self.flights[flight] = None
         headers = [("Upstash-Message-Id", letter.id), ("Upstash-Retried", str(letter.retried))]

@@ -89,6 +89,12 @@ def test_faults_by_chance_break_no_promise_and_reach_every_kind() -> None:
     assert set(injected) >= set(faults.SINGLES) - {faults.CANCEL}
 
 
+def test_a_delivery_that_goes_on_when_its_message_was_given_up_and_breaks_off_may_hide_the_dead_letter() -> None:
+    world = drawn(4165)
+    assert not world.violations, described(world)
+    assert [letter.id for letter in world.post.letters.values() if letter.claimed_when_dead] == ["msg_1"]
+
+
 @pytest.mark.parametrize("seed", [100292, 100876])
 def test_a_run_that_only_stands_for_a_dead_letter_ends_when_another_took_its_place(seed: int) -> None:
     world = drawn(seed)

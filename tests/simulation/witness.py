@@ -125,6 +125,7 @@ class Witness:
                 self.edge("two at work at once")
             if flight is not None:
                 at_work[flight] = None
+                flight.letter.claimed_when_dead |= flight.letter.state == "dead"
         elif name == "occupy":
             self.holders.setdefault(args[0], {})[str(answer)] = None
         elif name == "cancel" and answer == "cancelled":
@@ -224,7 +225,7 @@ class Witness:
         elif why.cause == "running" and record.lease_until_ms <= world.outside.now_ms():
             is_told = not world.post.pending(lambda letter: letter.is_callback)
             # A run knows of one trouble, the last, which a later claim of whose it is clears: that of a step may be
-            # forgotten for another's, and that of a message whose duplicate came after all.
+            # forgotten for another's, and that of a message whose delivery claimed the run after all.
             if is_told and letters and all(_is_dead_and_of(record, letter) for letter in letters):
                 world.violate(f"why says of {_named(record)}: {why.text}; but nothing is on its way")
 
@@ -357,7 +358,7 @@ def _is_dead_and_of(record: RunRecord, letter: Letter) -> bool:
     envelope = decode(letter.outgoing.body, letter.id)
     of_step = not isinstance(envelope, EventEnvelope) and bool(envelope.path)
     of_run = _is_about(letter, {(record.event_id, record.function_id)}, or_any_event=False)
-    return letter.state == "dead" and not letter.came_after_death and of_run and not of_step
+    return letter.state == "dead" and not letter.claimed_when_dead and of_run and not of_step
 
 
 def _is_about(letter: Letter, runs: set[tuple[str, str]], or_any_event: bool) -> bool:
