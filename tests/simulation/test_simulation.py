@@ -115,6 +115,13 @@ def test_a_sign_of_life_that_is_held_up_for_longer_than_a_lease_explains_a_repea
     assert max(world.witness.effects.values()) > 1
 
 
+def test_a_repeated_message_that_finds_no_sign_of_life_explains_a_step_that_was_interrupted() -> None:
+    world = drawn(771004233)
+    assert not world.violations, described(world)
+    assert world.plan.is_slow
+    assert {fault: count for fault, count in world.injected.items() if count} == {faults.DUPLICATE: 1}
+
+
 @pytest.mark.parametrize("hash_seed", ["1", "4711"])
 def test_a_seed_gives_the_same_trace_in_any_process(hash_seed: str) -> None:
     seeds = range(20)

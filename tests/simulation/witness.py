@@ -272,8 +272,7 @@ class Witness:
                 self.world.violate(f"{path_text(step.path)} of {_named(record)} is another one than was recorded")
 
     def _check_effects(self) -> None:
-        kinds = faults.SINGLES if self.world.plan.is_slow else REPEATING
-        repeating = faults.total(self.world.injected, kinds) + self._late_signs
+        repeating = self._repeating_faults()
         for key, count in self.effects.items():
             if key in self._once and count > 1:
                 self.world.violate(f"{path_text(key[1])} of {key[0]} may happen once, and happened {count} times")
@@ -281,9 +280,14 @@ class Witness:
             if expected is not None and count > expected + repeating:
                 self.world.violate(f"{path_text(key[1])} of {key[0]} happened {count} times, with {repeating} faults")
 
+    def _repeating_faults(self) -> int:
+        """Count what may begin a step anew: where signs of life are slow, a repeated message also takes over."""
+        kinds = faults.SINGLES if self.world.plan.is_slow else REPEATING
+        return faults.total(self.world.injected, kinds) + self._late_signs
+
     def _check_endings(self) -> None:
         world = self.world
-        hits = faults.total(world.injected, REPEATING) + self._late_signs
+        hits = self._repeating_faults()
         if self._given_up["CrashLoop"] * 3 > hits or (self._given_up["StepInterrupted"] and not hits):
             world.violate(f"{dict(self._given_up)} after {hits} faults")
         if self.expected is None or world.program.races or self._given_up or world.injected[faults.CANCEL]:
