@@ -17,6 +17,7 @@ import pytest
 from idioteque.clock import SystemClock
 from idioteque.database import Row, SqlValue, Transaction, open_database
 from idioteque.database.postgres import PostgresDatabase
+from idioteque.paths import BODY
 from idioteque.store import Busy, Claim, Lease, Letter, Started
 from idioteque.stores import SqlStore
 from idioteque.testing.leases import LEASE_MS, OK, RUN, STEP, claim, held, recorded, started
@@ -189,6 +190,23 @@ async def test_a_seat_that_is_noted_while_it_is_claimed_stays_noted(
     await asyncio.gather(claiming, noting)
     assert started(await body.claim(claim("a"))).unfinished[STEP].is_sent
     await asyncio.gather(body.close(), step.close())
+
+
+async def test_a_name_that_is_handed_on_twice_at_once_is_one_ones(postgres: PostgresServer, postgres_url: str) -> None:
+    """Whoever asks for a name locks it before looking who has it: what is read without that may be over at once."""
+    pausing = Pausing(PostgresDatabase(postgres_url))
+    one, two = SqlStore(pausing), SqlStore(postgres_url)
+    assert await one.occupy("n", RUN, until_end=True) == RUN
+    await two.commit(await held(two, "a"), BODY, OK)
+    pausing.before = "UPDATE marks SET value"
+    first = asyncio.create_task(one.occupy("n", "run_2", until_end=True))
+    await pausing.is_reached()
+    second = asyncio.create_task(two.occupy("n", "run_3", until_end=True))
+    await done_or_waiting(second, postgres)
+    pausing.go_on.set()
+    assert [await first, await second] == ["run_2", "run_2"]
+    assert await two.occupy("n", "run_3", until_end=True) == "run_2", "as it was told before"
+    await asyncio.gather(one.close(), two.close())
 
 
 # ---- clocks that disagree
