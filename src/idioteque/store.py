@@ -304,12 +304,15 @@ class Store(Protocol):
 
         A run that meets another one here is dismissed, for good: it is told of the same one whenever it asks again,
         within the retention. For the messages of its event are acknowledged then, and nothing would hold what a stray
-        repetition of them began. What was dismissed and has not begun has no other name either.
+        repetition of them began. What was dismissed and has not begun has no other name either, here and hereafter.
         """
         ...
 
-    async def latest(self, name: str, event_id: str, accepted_at_ms: int) -> str:
-        """Note an event under a name, and return which of those noted was accepted last."""
+    async def latest(self, name: str, event_id: str, accepted_at_ms: int, run_id: str) -> str:
+        """Note an event under a name, and return which of those noted was accepted last.
+
+        When that is another one, the run of this event is dismissed: unless it has begun, it has no name any more.
+        """
         ...
 
     async def release(

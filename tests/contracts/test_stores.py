@@ -17,7 +17,7 @@ from idioteque.stores.redis import RedisStore
 from idioteque.testing import ManualClock
 from idioteque.testing.contracts import StoreContract
 from idioteque.testing.insight import InsightContract
-from idioteque.testing.leases import OK, held
+from idioteque.testing.leases import OK, RUN, held
 from idioteque.testing.upkeep import LIMIT, UpkeepContract, upkeep
 
 
@@ -43,6 +43,16 @@ class ForgetsDismissals:
         await store.cancel((await held(store, "b", run="run_x0")).run_id)
         assert await store.occupy("n", "run_x9", until_end=True) == "run_x0"
         assert await store.occupy("n", "run_x1", until_end=True) == "run_x1"
+
+    async def test_what_was_dismissed_holds_no_name_when_that_is_forgotten(
+        self, store: Store, clock: ManualClock
+    ) -> None:
+        assert await store.occupy("first", "run_2", until_end=False) == "run_2"
+        assert await store.occupy("n", RUN, until_end=True) == RUN
+        assert await store.occupy("n", "run_2", until_end=True) == RUN
+        await clock.advance(1)
+        assert await upkeep(store).purge(clock.now_ms(), LIMIT) == 1
+        assert await store.occupy("first", "run_3", until_end=False) == "run_3"
 
 
 class TestMemoryStore(StoreContract, UpkeepContract, InsightContract, ForgetsDismissals):

@@ -176,7 +176,7 @@ async def test_a_run_lives_through_the_death_of_the_session_at_every_statement(
     await store.unwatch("run_1", ("two",))
     await store.sent(lease, [("three",)])
     assert await store.occupy("name", "run_1", until_end=True) == "run_1"
-    assert await store.latest("name 2", "evt_1", 5) == "evt_1"
+    assert await store.latest("name 2", "evt_1", 5, "run_1") == "evt_1"
     assert list(await store.renew([lease], 10_000)) == [True]
     await store.trouble("run_1", Trouble("dead_letter", "no"))
     assert await store.release(lease, "suspended") is not None

@@ -114,7 +114,7 @@ class Delivery:
         if function.debounce_ms is None:
             return run, 0
         name = f"debounce:{function.id}"
-        if (yield from self.latest(name, event.event_id, accepted_at_ms)) != event.event_id:
+        if (yield from self.latest(name, event.event_id, accepted_at_ms, own)) != event.event_id:
             self.world.observer.superseded.add(own)
             yield from self.dismiss(own)
             return None
@@ -123,12 +123,12 @@ class Delivery:
     def occupy(self, name: str, own: str, kind: str) -> Work:
         return (yield from self.call(lambda: self.store.occupy(name, own, until_end=kind == "singleton")))
 
-    def latest(self, name: str, event_id: str, accepted_at_ms: int) -> Work:
-        return (yield from self.call(lambda: self.store.latest(name, event_id, accepted_at_ms)))
+    def latest(self, name: str, event_id: str, accepted_at_ms: int, run: str) -> Work:
+        return (yield from self.call(lambda: self.store.latest(name, event_id, accepted_at_ms, run)))
 
     def is_superseded(self, message: Message) -> Work:
         name = message.debounce
-        if name is None or (yield from self.latest(name, message.event_id, 0)) == message.event_id:
+        if name is None or (yield from self.latest(name, message.event_id, 0, message.run_id)) == message.event_id:
             return False
         return (yield from self.dismiss(message.run_id))
 

@@ -244,7 +244,7 @@ class Engine:
             return await self._finish(function, lease, failure(late), started)
         try:
             event = self._inputs.of(function, started.event)
-            if function.controls.cancel_on and await self._starts.watch_cancels(lease, function, event, started):
+            if await self._starts.is_called_off(envelope, lease, function, event, started):
                 return None
         except Exception:
             await self._hand_back(lease)

@@ -128,14 +128,10 @@ class Starts:
     ) -> tuple[Begin | None, str]:
         controls = function.controls
         own = run_id(envelope.event_id, function.id)
-        for kind, key in (("idempotency", controls.idempotency), ("singleton", controls.singleton)):
-            if key is None:
-                continue
-            name = f"{kind}:{function.id}:{key_of(key, event)}"
-            holder = await self._store.occupy(name, own, until_end=kind == "singleton")
-            # One that has begun goes on: its end may have to be reported still, though another has its name by now.
-            if holder != own and await self._dismiss(own):
-                return None, f"{function.id} not started: its {kind} is held by {holder}"
+        obstacle = await self._take_names(function, event, own)
+        # One that has begun goes on: its end may have to be reported still, though another has its name by now.
+        if obstacle is not None and await self._dismiss(own):
+            return None, f"{function.id} not started: {obstacle}"
         run = self._outbox.first(function.id, envelope)
         flow = controls.flow(function.id, event)
         if flow is not None:
@@ -145,10 +141,22 @@ class Starts:
         if controls.debounce_s is None:
             return Begin(run, function), ""
         name = f"debounce:{function.id}"
-        if await self._store.latest(name, envelope.event_id, accepted_at_ms) != envelope.event_id:
+        if await self._store.latest(name, envelope.event_id, accepted_at_ms, own) != envelope.event_id:
             await self._dismiss(own)
             return None, f"{function.id} not started: a later event came"
         return Begin(replace(run, debounce=name), function, controls.debounce_s), ""
+
+    async def _take_names(self, function: Function, event: Any, own: str) -> str | None:
+        """Let a run have the names that its function asks for; say who has one of them otherwise."""
+        controls = function.controls
+        for kind, key in (("idempotency", controls.idempotency), ("singleton", controls.singleton)):
+            if key is None:
+                continue
+            name = f"{kind}:{function.id}:{key_of(key, event)}"
+            holder = await self._store.occupy(name, own, until_end=kind == "singleton")
+            if holder != own:
+                return f"its {kind} is held by {holder}"
+        return None
 
     async def _dismiss(self, run: str) -> bool:
         """Return whether a run has not begun; end the mere record of a message that was given up and came again."""
@@ -164,11 +172,25 @@ class Starts:
         """Whether a later event came while this one's run was held back; a run that has begun is not."""
         if envelope.debounce is None:
             return False
-        if await self._store.latest(envelope.debounce, envelope.event_id, 0) == envelope.event_id:
+        own = run_id(envelope.event_id, envelope.function_id)
+        if await self._store.latest(envelope.debounce, envelope.event_id, 0, own) == envelope.event_id:
             return False
-        return await self._dismiss(run_id(envelope.event_id, envelope.function_id))
+        return await self._dismiss(own)
 
-    async def watch_cancels(self, lease: Lease, function: Function, event: Any, started: Started) -> bool:
+    async def is_called_off(
+        self, envelope: RunEnvelope, lease: Lease, function: Function, event: Any, started: Started
+    ) -> bool:
+        """Cancel a run, under its lease, that has lost a name or is cancelled by an event; return whether that was so.
+
+        A run that was held back has lost its names if a later event came before its claim and after it had been looked
+        whether one did. From its claim on it keeps those that it has.
+        """
+        is_fresh = not (started.outcomes or started.unfinished or started.epoch)
+        if envelope.debounce is not None and is_fresh and await self._take_names(function, event, lease.run_id):
+            return await self._store.cancel(lease.run_id) == "cancelled"
+        return await self._watch_cancels(lease, function, event, started)
+
+    async def _watch_cancels(self, lease: Lease, function: Function, event: Any, started: Started) -> bool:
         """Have the events found that cancel this run, and cancel it if one has come already; return whether it did.
 
         A run that was opened again is not cancelled by what came before that.

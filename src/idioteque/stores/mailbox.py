@@ -50,8 +50,8 @@ OCCUPY = """INSERT INTO marks (name, value, at_ms) SELECT :name, :run_id, 0
     WHERE NOT EXISTS (SELECT 1 FROM dismissals WHERE run_id = :run_id AND name = :name)
     ON CONFLICT (name) DO UPDATE SET at_ms = marks.at_ms"""
 
-# Who has a name, whether that run has ended, and whether it was dismissed.
-HOLDER = """SELECT m.value, r.status, EXISTS (SELECT 1 FROM dismissals d WHERE d.run_id = m.value)
+# Who has a name, whether that run has ended and whether it has begun, and whether it was dismissed.
+HOLDER = """SELECT m.value, r.status, r.tokens, EXISTS (SELECT 1 FROM dismissals d WHERE d.run_id = m.value)
     FROM marks m LEFT JOIN runs r ON r.run_id = m.value WHERE m.name = :name"""
 
 # The name is handed on by a run that has it no more.
@@ -60,7 +60,8 @@ HAND_ON = "UPDATE marks SET value = :run_id WHERE name = :name"
 # Whom a run met when it asked for a name before.
 DISMISSED = "SELECT holder FROM dismissals WHERE run_id = :run_id AND name = :name"
 
-DISMISS = "INSERT INTO dismissals (run_id, name, holder, at_ms) VALUES (:run_id, :name, :holder, :at_ms)"
+DISMISS = """INSERT INTO dismissals (run_id, name, holder, at_ms) VALUES (:run_id, :name, :holder, :at_ms)
+    ON CONFLICT (run_id, name) DO NOTHING"""
 
 # Which of the events noted was accepted last.
 LATEST = "SELECT value FROM marks WHERE name = :name"
@@ -146,9 +147,9 @@ class Mailbox:
             dismissed = tx.execute(DISMISSED, asked)
             if dismissed:
                 return str(dismissed[0][0])
-            holder, status, is_dismissed = tx.execute(HOLDER, {"name": name})[0]
+            holder, status, tokens, is_dismissed = tx.execute(HOLDER, {"name": name})[0]
             is_over = until_end and status in ("completed", "failed", "cancelled")
-            if is_over or (status is None and is_dismissed):
+            if is_over or (is_dismissed and not tokens):
                 tx.execute(HAND_ON, asked)
                 return run_id
             if holder != run_id:
@@ -157,10 +158,14 @@ class Mailbox:
 
         return await self._database.write(operation)
 
-    async def latest(self, name: str, event_id: str, accepted_at_ms: int) -> str:
+    async def latest(self, name: str, event_id: str, accepted_at_ms: int, run_id: str) -> str:
         def operation(tx: Transaction) -> str:
             tx.execute(ADVANCE_MARK, {"name": name, "value": event_id, "at_ms": accepted_at_ms})
-            return str(tx.execute(LATEST, {"name": name})[0][0])
+            newest = str(tx.execute(LATEST, {"name": name})[0][0])
+            if newest != event_id:
+                at_ms = time_ms(tx, self._clock)
+                tx.execute(DISMISS, {"run_id": run_id, "name": name, "holder": newest, "at_ms": at_ms})
+            return newest
 
         return await self._database.write(operation)
 

@@ -232,15 +232,20 @@ class MemoryStore(MemoryInsight):
     def _is_free(self, holder: str, until_end: bool) -> bool:
         """Whether a run has a name no more: it has ended, or it was dismissed and never began."""
         stored = self._runs.get(holder)
-        if stored is None:
-            return holder in self._dismissals
-        return until_end and not stored.run.is_open
+        is_over = until_end and stored is not None and not stored.run.is_open
+        return is_over or (holder in self._dismissals and not self._has_begun(holder))
 
-    async def latest(self, name: str, event_id: str, accepted_at_ms: int) -> str:
+    def _has_begun(self, run_id: str) -> bool:
+        stored = self._runs.get(run_id)
+        return stored is not None and stored.run.tokens > 0
+
+    async def latest(self, name: str, event_id: str, accepted_at_ms: int, run_id: str) -> str:
         with self._lock:
             known = self._marks.get(name, ("", -1))
             newest = max(known, (event_id, accepted_at_ms), key=lambda mark: (mark[1], mark[0]))
             self._marks[name] = newest
+            if newest[0] != event_id:
+                self._dismissals.setdefault(run_id, {}).setdefault(name, (newest[0], self._clock.now_ms()))
             return newest[0]
 
     async def release(
@@ -358,9 +363,12 @@ class MemoryStore(MemoryInsight):
             left = {stored.run.event_id for stored in self._runs.values()} if gone else set[str]()
             for event_id in {run.event_id for run in ended} - left:
                 self._events.pop(event_id, None)
-            for name in [name for name, (value, _) in self._marks.items() if value in gone]:
-                del self._marks[name]
+            self._free(gone)
             return len(ended) + self._forget_dismissals(before_ms, limit - len(ended))
+
+    def _free(self, run_ids: set[str]) -> None:
+        for name in [name for name, (value, _) in self._marks.items() if value in run_ids]:
+            del self._marks[name]
 
     def _forget_dismissals(self, before_ms: int, limit: int) -> int:
         old = [
@@ -369,6 +377,7 @@ class MemoryStore(MemoryInsight):
             for name, (_, at_ms) in dismissed.items()
             if at_ms < before_ms
         ][:limit]
+        self._free({run_id for run_id, _ in old if not self._has_begun(run_id)})
         for run_id, name in old:
             del self._dismissals[run_id][name]
             if not self._dismissals[run_id]:

@@ -51,8 +51,13 @@ DELETIONS = (
 )
 
 # What a stray repetition of an event's message might still meet.
-FORGET_DISMISSALS = """DELETE FROM dismissals WHERE (run_id, name) IN (SELECT run_id, name FROM dismissals
-    WHERE at_ms < :before_ms ORDER BY at_ms LIMIT :limit)"""
+OLD_DISMISSALS = "SELECT run_id, name FROM dismissals WHERE at_ms < :before_ms ORDER BY at_ms LIMIT :limit"
+
+FORGET_DISMISSAL = "DELETE FROM dismissals WHERE run_id = :run_id AND name = :name"
+
+# What has not begun has no name when it was dismissed, nor when that is forgotten.
+FREE = """DELETE FROM marks WHERE value = :run_id
+    AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.run_id = :run_id AND tokens > 0)"""
 
 # The event goes with the last of its runs.
 DELETE_EVENT = """DELETE FROM run_events WHERE event_id = :event_id
@@ -87,6 +92,9 @@ class OldRuns:
                 tx.execute_many(statement, [{"run_id": run_id} for run_id, _ in found])
             tx.execute_many(DELETE_EVENT, [{"event_id": event_id} for _, event_id in found])
             asked: dict[str, SqlValue] = {"before_ms": before_ms, "limit": limit - len(found)}
-            return len(found) + tx.changed(FORGET_DISMISSALS, asked)
+            old = tx.execute(f"{OLD_DISMISSALS} {tx.lock_rows}", asked)
+            tx.execute_many(FREE, [{"run_id": run_id} for run_id, _ in old])
+            tx.execute_many(FORGET_DISMISSAL, [{"run_id": run_id, "name": name} for run_id, name in old])
+            return len(found) + len(old)
 
         return await self._database.write(operation, is_long=True)

@@ -253,12 +253,34 @@ class OperationsContract:
             assert await store.occupy("n", run, until_end=True) == holder
 
     async def test_the_latest_event_is_the_one_that_was_accepted_last(self, store: Store) -> None:
-        assert await store.latest("n", "evt_b", 10) == "evt_b"
-        assert await store.latest("n", "evt_a", 10) == "evt_b", "of one moment the greater"
-        assert await store.latest("n", "evt_c", 9) == "evt_b"
-        assert await store.latest("n", "evt_a", 11) == "evt_a"
-        assert await store.latest("n", "evt_b", 0) == "evt_a"
-        assert await store.latest("another", "evt_z", 0) == "evt_z"
+        assert await store.latest("n", "evt_b", 10, "run_b") == "evt_b"
+        assert await store.latest("n", "evt_a", 10, "run_a") == "evt_b", "of one moment the greater"
+        assert await store.latest("n", "evt_c", 9, "run_c") == "evt_b"
+        assert await store.latest("n", "evt_a", 11, "run_a") == "evt_a"
+        assert await store.latest("n", "evt_b", 0, "run_b") == "evt_a"
+        assert await store.latest("another", "evt_z", 0, "run_z") == "evt_z"
+
+    async def test_a_run_whose_event_is_not_the_latest_keeps_no_name_unless_it_has_begun(self, store: Store) -> None:
+        assert await store.occupy("a", "run_a", until_end=False) == "run_a"
+        assert await store.occupy("b", RUN, until_end=False) == RUN
+        for event_id, run_id in (("evt_a", "run_a"), ("evt_b", RUN)):
+            assert await store.latest("n", event_id, 10, run_id) == event_id
+        await held(store, "a")
+        assert await store.latest("n", "evt_c", 11, "run_c") == "evt_c"
+        assert await store.occupy("a", "run_x", until_end=True) == "run_a", "it has not heard of that yet"
+        for event_id, run_id in (("evt_a", "run_a"), ("evt_b", RUN)):
+            assert await store.latest("n", event_id, 0, run_id) == "evt_c"
+        assert await store.occupy("a", "run_d", until_end=False) == "run_d"
+        assert await store.occupy("b", "run_d", until_end=False) == RUN
+
+    async def test_the_record_of_a_dead_letter_keeps_no_name_once_it_was_dismissed(self, store: Store) -> None:
+        assert await store.occupy("first", "run_2", until_end=False) == "run_2"
+        await store.trouble("run_2", Trouble("dead_letter", "503"), NewRun("evt_2", "pay", b"{}"))
+        assert await store.occupy("first", "run_3", until_end=False) == "run_2"
+        assert await store.occupy("n", RUN, until_end=True) == RUN
+        assert await store.occupy("n", "run_2", until_end=True) == RUN
+        await store.cancel("run_2")
+        assert await store.occupy("first", "run_4", until_end=False) == "run_4"
 
     # ---- operating
 

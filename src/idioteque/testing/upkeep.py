@@ -152,13 +152,13 @@ class UpkeepContract:
         await held(store, "a")
         for name, until_end in (("singleton", True), ("idempotency", False)):
             await store.occupy(name, RUN, until_end=until_end)
-        await store.latest("debounce", "evt_1", 1)
+        await store.latest("debounce", "evt_1", 1, RUN)
         await store.cancel(RUN)
         await clock.advance(1)
         assert await upkeep(store).purge(clock.now_ms(), LIMIT) == 1
         for name, until_end in (("singleton", True), ("idempotency", False)):
             assert await store.occupy(name, OTHER_RUN, until_end=until_end) == OTHER_RUN
-        assert await store.latest("debounce", "evt_0", 0) == "evt_1"
+        assert await store.latest("debounce", "evt_0", 0, "run_0") == "evt_1"
 
     async def test_a_run_that_goes_on_is_kept(self, store: Store, clock: ManualClock) -> None:
         lease = await held(store, "a")

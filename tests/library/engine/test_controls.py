@@ -8,8 +8,9 @@ import pytest
 from pydantic import BaseModel, Field
 
 from idioteque import ConfigurationError, Context, InvalidValue, Limit, NonRetryableError, Rate, Run, RunFailure
-from idioteque.dispatcher import EventEnvelope
+from idioteque.dispatcher import EventEnvelope, RunEnvelope, decode
 from idioteque.engine import Delivery
+from idioteque.engine.starts import Starts
 from tests.library.engine.rig import STORES, Order, Rig
 
 
@@ -203,6 +204,77 @@ async def test_the_record_of_a_dead_letter_ends_when_a_later_event_came_meanwhil
     await rig.finish()
 
     assert {run.event["id"]: run.status for run in await runs(rig)} == {"a": "cancelled", "b": "completed"}
+
+
+@pytest.mark.parametrize("kind", ["singleton", "idempotency"])
+async def test_an_event_that_a_later_one_displaced_holds_no_name(rig: Rig, kind: str) -> None:
+    declare(rig, sleep="1s", debounce="10s", **{kind: "id"})
+    for name in ("a", "b"):
+        await rig.worker.publish(Order(id=name, count=1))
+        await rig.clock.advance(1)
+    await rig.finish()
+    await rig.worker.publish(Order(id="a", count=2))
+    await rig.finish()
+
+    assert {(run.event["id"], run.event["count"]) for run in await runs(rig)} == {("a", 2), ("b", 1)}
+
+
+async def test_an_event_that_was_displaced_as_it_came_holds_no_name(rig: Rig) -> None:
+    declare(rig, sleep="1s", debounce="10s", idempotency="id")
+    rig.faults.fail_on = {("latest", 1)}  # the first event's message comes again after a second
+    await rig.worker.publish(Order(id="a", count=1))
+    await rig.clock.advance(0.5)
+    await rig.worker.publish(Order(id="b", count=1))
+    await rig.finish()
+    await rig.worker.publish(Order(id="a", count=2))
+    await rig.finish()
+
+    assert {(run.event["id"], run.event["count"]) for run in await runs(rig)} == {("a", 2), ("b", 1)}
+
+
+async def test_a_displaced_event_whose_delivery_stood_still_does_not_run_beside_another_of_its_name(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(rig, sleep="1s", debounce="10s", idempotency="id")
+    engine = rig.mount().engine
+    for name in ("a", "b"):
+        await rig.worker.publish(Order(id=name, count=1))
+        await rig.clock.advance(1)
+    held_back = next(message for message in rig.dispatcher.sent if message.delay_s)
+    await rig.finish()
+    await rig.worker.publish(Order(id="a", count=2))
+    await rig.finish()
+
+    async def looked_before(starts: Starts, envelope: RunEnvelope) -> bool:
+        return False  # as it was when nothing had come after the first event
+
+    monkeypatch.setattr(Starts, "is_superseded", looked_before)
+    late = await engine.deliver(decode(held_back.body, "msg_1"), Delivery("msg_1"))
+    await rig.finish()
+
+    assert late.text == "the run is cancelled"
+    ended = {(run.event["id"], run.event["count"]): run.status for run in await runs(rig)}
+    assert ended == {("a", 1): "cancelled", ("b", 1): "completed", ("a", 2): "completed"}
+    assert rig.effects == {"began-a-2": 1, "began-b-1": 1}
+
+
+async def test_the_record_of_a_dead_letter_that_was_dismissed_holds_no_name(rig: Rig) -> None:
+    declare(rig, sleep="1h", idempotency="count", singleton="id")
+    engine = rig.mount().engine
+    await rig.worker.publish(Order(id="a", count=1))
+    await rig.clock.advance(1)
+    late = EventEnvelope("late", Order(id="a", count=2).model_dump_json().encode())
+    rig.faults.fail_on = {("occupy", 4)}
+    assert (await engine.deliver(late, Delivery("msg_1"))).status == 503
+    assert rig.faults.injected == 1
+    await engine.given_up(late, "503")
+    assert "its singleton is held by run_" in (await engine.deliver(late, Delivery("msg_2"))).text
+    await rig.finish()
+    await rig.worker.publish(Order(id="b", count=2))
+    await rig.finish()
+
+    ended = {(run.event["id"], run.event["count"]): run.status for run in await runs(rig)}
+    assert ended == {("a", 1): "completed", ("a", 2): "cancelled", ("b", 2): "completed"}
 
 
 # ---- timeout and cancel

@@ -138,17 +138,21 @@ class RedisStore(OldRuns, RedisInsight):
     async def _is_free(self, known: Occupied, until_end: bool) -> bool:
         """Whether who has a name has it no more."""
         [dump] = await self._index.headers([known.holder])
-        if dump is not None:
-            return until_end and not dump.run.is_open
-        if known.now_ms - known.since_ms > self._server.options.retention_ms:
-            return True  # that of its run is over
+        if dump is None:  # not begun yet, or its retention is over
+            is_over = known.now_ms - known.since_ms > self._server.options.retention_ms
+        else:
+            is_over = until_end and not dump.run.is_open
+        if is_over or (dump is not None and dump.run.tokens):
+            return is_over
         [is_dismissed] = await self._server.read([["EXISTS", f"{self._index.key_of(known.holder)}:dismissed"]])
         return bool(is_dismissed)
 
-    async def latest(self, name: str, event_id: str, accepted_at_ms: int) -> str:
-        kept_ms = self._server.options.retention_ms
-        script = self._scripts.latest
-        return _text(await self._server.run(script, self._key("latest", name), event_id, accepted_at_ms, kept_ms))
+    async def latest(self, name: str, event_id: str, accepted_at_ms: int, run_id: str) -> str:
+        key, kept_ms = self._key("latest", name), self._server.options.retention_ms
+        newest = _text(await self._server.run(self._scripts.latest, key, event_id, accepted_at_ms, kept_ms))
+        if newest != event_id:
+            await self._on(self._scripts.dismissed, run_id)
+        return newest
 
     async def release(
         self, lease: Lease, kind: ReleaseKind, *, due_at_ms: int = 0, error: str | None = None
