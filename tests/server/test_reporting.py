@@ -40,6 +40,9 @@ def line(message: str, *, error: BaseException | None = None) -> str:
         "the key sig_SECRET99SECRET99 was used",
         "client_secret = SECRET99",
         "password=SECRET99",
+        '["cookie", "SECRET99"]',
+        '"token", SECRET99',
+        '{"a": "token", "SECRET99": 1}',
     ],
 )
 def test_what_looks_like_a_secret_is_not_logged(text: str) -> None:
@@ -49,6 +52,14 @@ def test_what_looks_like_a_secret_is_not_logged(text: str) -> None:
 def test_plain_texts_are_logged_as_they_are() -> None:
     text = "no connection to https://shop.test:8443: [Errno 111] refused; 3 dead letters are deleted"
     assert redacted(text) == text
+
+
+def test_a_line_of_the_audit_trail_stays_the_json_that_it_is() -> None:
+    for who in ("token", "read-only token"):
+        act = json.dumps(
+            {"at_ms": 1, "who": who, "peer": "127.0.0.1", "what": "login", "target": "token", "outcome": ""}
+        )
+        assert redacted(act) == act
 
 
 @pytest.mark.parametrize("forged", ["\n", "\r\n", "\x1b[2J", "\x00", "\u2028", "\u202e", "\x85"])

@@ -20,7 +20,8 @@ _SECRETS = (
     (re.compile(r"([?&][^=&\s'\"]{1,100}=)[^&\s'\"]+"), r"\1***"),
     (
         re.compile(
-            r"(['\"]?[\w-]*(?:authorization|cookie|token|secret|api-?key|signature|password)[\w-]*['\"]?\s*[:=,]\s*)"
+            r"(['\"]?[\w-]*(?:authorization|cookie|token|secret|api-?key|signature|password)[\w-]*['\"]?\s*"
+            r"(?:[:=]|,(?!\s*\"(?-i:[a-z_]{1,20})\"\s*:))\s*)"  # but not `"who": "token", "peer":`, with a name
             r"(?:\"[^\"]*\"|'[^']*'|b'[^']*'|[^\s,;)}\]]+)",
             re.IGNORECASE,
         ),
