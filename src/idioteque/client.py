@@ -113,6 +113,16 @@ class QStash:
         """Cancel a message that is under way."""
         await self._call("DELETE", f"/v2/messages/{_segment(message_id)}")
 
+    async def cancel_many(self, message_ids: Sequence[str]) -> int:
+        """Cancel at most `BULK_COUNT_MAX` messages; return how many of them were under way."""
+        if not message_ids:
+            return 0  # a request that names none would mean all
+        answer = _object(await self._call("DELETE", "/v2/messages", [("messageIds", one) for one in message_ids]))
+        cancelled = answer.get("cancelled")
+        if not isinstance(cancelled, int):
+            raise AnswerUnreadable("the answer to a cancellation has no number `cancelled`")
+        return cancelled
+
     async def events(self, filters: Query, cursor: str | None = None, count: int = PAGE_COUNT_MAX) -> Page:
         """Return a page of the log, by default the latest entry first."""
         return _page(await self._call("GET", "/v2/events", _paged(filters, cursor, count)), "events")
@@ -242,6 +252,12 @@ class QStash:
         """Return who waits for a `queueName` or a `flowControlKey`, in order; None where nobody tells."""
         answer = await self._beyond("/waiting", query, "waiting")
         return None if answer is None else _objects(answer["waiting"])
+
+    async def pending(self, filters: Query, count: int) -> list[str] | None:
+        """Return the ids of at most so many messages under way, the oldest first; None where nobody tells."""
+        answer = await self._beyond("/pending", _paged(filters, None, count), "pending")
+        found = None if answer is None else answer["pending"]
+        return [str(one) for one in cast(list[object], found)] if isinstance(found, list) else None
 
     async def _beyond(self, path: str, query: Query, name: str) -> Json | None:
         """Ask what only our own server answers, with a field of this name."""

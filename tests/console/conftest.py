@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
+from tests.console.actions import Action, action_of, declared
 from tests.console.browse import Visitor, fill_store
-from tests.destination import Destination, open_destination
+from tests.destination import Destination, open_destination, until
 from tests.processes import ServerProcess, start_server
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -28,6 +32,25 @@ class Place:
     server: ServerProcess
     destination: Destination
     runs: dict[str, str]
+    _operators: list[Visitor] = field(default_factory=list[Visitor])
+
+    @property
+    def operator(self) -> Visitor:
+        """One who logged in once, and whose session all tests of a module may use."""
+        if not self._operators:
+            self._operators.append(self.visitor())
+        return self._operators[0]
+
+    def twin(self, path: str) -> Any:
+        """Return what a page of the console says, as JSON."""
+        shown = self.operator.get(path, Accept="application/json")
+        assert shown.status == 200, shown.text
+        return json.loads(shown.text)
+
+    def trail(self) -> list[dict[str, Any]]:
+        """Return what the log of the server has of the audit trail, the oldest act first."""
+        lines = [line for line in list(self.server.lines) if ' INFO {"at_ms": ' in line]
+        return [json.loads(line[line.index("{") :]) for line in lines]
 
     def visitor(self, token: str | None = None) -> Visitor:
         """Return somebody who has logged in."""
@@ -86,12 +109,17 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser, place: Place) -> Iterator[Page]:
-    """A page that has logged in; whatever the browser complains about fails the test."""
+def page(request: pytest.FixtureRequest, browser: Browser, place: Place) -> Iterator[Page]:
+    """A page that has logged in. Whatever the browser complains about fails the test, and so does an action that the
+    test `does` but has not done by a form of the page, or that left no line in the audit trail.
+    """
     context = browser.new_context()
     context.set_default_timeout(WAIT_MS)
+    context.add_cookies([{"name": name, "value": value, "url": place.server.url} for name, value in _session(place)])
     page = context.new_page()
     complaints: list[str] = []
+    done: list[Action] = []
+    noted = len(place.trail())
 
     def complain(message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
@@ -99,11 +127,14 @@ def page(browser: Browser, place: Place) -> Iterator[Page]:
 
     page.on("console", complain)
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialog: dialog.accept())
-    page.goto(place.server.url)
-    page.get_by_label("The server's token").fill(place.server.token)
-    page.get_by_role("button", name="Log in").click()
-    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    context.on("request", lambda sent: done.extend(action_of(sent.method, sent.url, sent.post_data or "")))
     yield page
     context.close()
     assert complaints == []
+    assert declared(request.function) <= {action.name for action in done}
+    wanted = Counter(action.noted_as for action in done if action.noted_as)
+    until(lambda: Counter(act["what"] for act in place.trail()[noted:]) >= wanted)
+
+
+def _session(place: Place) -> list[tuple[str, str]]:
+    return list(place.operator.cookies.items())

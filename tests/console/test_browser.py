@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 from axe_core_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.console.conftest import Place
+from tests.console.conftest import WAIT_MS, Place
 from tests.destination import until
 
 
@@ -68,31 +70,9 @@ def test_a_run_is_cancelled_and_says_so(page: Page, place: Place) -> None:
     page.goto(f"{place.server.url}/runs/{place.runs['later']}")
     expect(page.get_by_label("Why it is not moving")).to_contain_text("sleeping")
     page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("alert")).to_contain_text("the run is cancelled")
     expect(page.locator("h1 .status")).to_have_text("cancelled")
-
-
-def test_a_message_is_published_by_its_form(page: Page, place: Place) -> None:
-    page.goto(f"{place.server.url}/messages/publish")
-    page.get_by_label("URL, or the name").fill(f"{place.destination.url}/from-browser")
-    page.get_by_label("Body").fill('{"hello": "world"}')
-    page.get_by_role("button", name="Publish").click()
-    expect(page.locator("h1 .status")).to_have_text("delivered")
-    assert any(request.target == "/from-browser" for request in place.destination.received)
-
-
-def test_a_dead_letter_is_edited_and_sent_again(page: Page, place: Place) -> None:
-    message = place.publish("/bad-edit", b'{"wrong": 1}', Retries="0")
-    until(lambda: message in place.visitor().get("/dead-letters").text)
-    page.goto(f"{place.server.url}/dead-letters")
-    page.get_by_role("link", name=message).click()
-    page.get_by_text("Edit and retry").click()
-    page.get_by_label("URL").fill(f"{place.destination.url}/mended")
-    page.get_by_label("Body").fill('{"right": 1}')
-    page.get_by_role("button", name="Send, and delete").click()
-    expect(page.locator("h1 .status")).to_have_text("delivered")
-    assert [r.body for r in place.destination.received if r.target == "/mended"] == [b'{"right": 1}']
-    assert message not in place.visitor().get("/dead-letters").text
 
 
 def test_the_screens_are_drawn(page: Page, place: Place, tmp_path: Path) -> None:
@@ -111,3 +91,60 @@ def test_a_narrow_screen_shows_where_one_is_and_an_axis_that_can_be_read(page: P
     boxes = [box for text in page.locator(".axis text").all() if (box := text.bounding_box()) is not None]
     assert len(boxes) == 3
     assert all(a["x"] + a["width"] <= b["x"] for a, b in pairwise(boxes)), boxes
+
+
+HELD = """() => {
+  const within = (one) => one !== null && one.closest("dialog[open]") !== null;
+  return within(document.activeElement) || document.activeElement === document.body;
+}"""
+"""Whether the focus is in the dialog; between its last and its first control, the browser's own bars have it."""
+
+
+@pytest.mark.parametrize("closed_by", ["Escape", "Enter"])
+def test_a_question_holds_the_focus_and_gives_it_back(page: Page, place: Place, closed_by: str) -> None:
+    message = place.publish("/never", Delay="1h")
+    page.goto(f"{place.server.url}/messages/{message}")
+    cancel = page.locator("main").get_by_role("button", name="Cancel")
+    cancel.focus()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_have_accessible_name("Cancel this message?")
+    expect(dialog.get_by_role("button", name="Leave it")).to_be_focused()
+    for _ in range(5):
+        page.keyboard.press("Tab")
+        assert page.evaluate(HELD)
+    for key in ("?", "r", "/"):
+        page.keyboard.press(key)
+    expect(page.get_by_role("dialog")).to_have_count(1)
+    dialog.get_by_role("button", name="Leave it").focus()
+    page.keyboard.press(closed_by)
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(cancel).to_be_focused()
+    assert json.loads(place.get(f"/v2/logs?messageId={message}"))["logs"][0]["state"] == "CREATED"
+
+
+def test_the_help_gives_the_focus_back_and_keys_mean_nothing_behind_it(page: Page, place: Place) -> None:
+    page.goto(f"{place.server.url}/runs")
+    link = page.get_by_role("link", name="Messages")
+    link.focus()
+    page.keyboard.press("?")
+    help_ = page.get_by_role("dialog", name="Keyboard shortcuts")
+    expect(help_.get_by_role("button", name="Close")).to_be_focused()
+    page.keyboard.press("j")
+    expect(page.locator("tr.at")).to_have_count(0)
+    page.keyboard.press("Escape")
+    expect(help_).to_be_hidden()
+    expect(link).to_be_focused()
+
+
+def test_without_scripts_the_buttons_do_what_they_say_unasked(browser: Browser, place: Place) -> None:
+    message = place.publish("/never", Delay="1h")
+    context = browser.new_context(java_script_enabled=False)
+    context.set_default_timeout(WAIT_MS)
+    page = context.new_page()
+    page.goto(f"{place.server.url}/login?next=/messages/{message}")
+    page.get_by_label("The server's token").fill(place.server.token)
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("alert")).to_have_text("the message is cancelled")
+    context.close()

@@ -54,32 +54,6 @@ def test_a_queue_shows_what_is_in_it_and_takes_another_parallelism(page: Page, p
     assert refused.status == 400
 
 
-def test_a_url_group_is_made_filled_and_emptied(page: Page, place: Place) -> None:
-    def ends() -> dict[str, str]:
-        groups = view(place.visitor(), "/url-groups")["groups"]
-        return {
-            url.rpartition("/")[2]: name for one in groups if one["name"] == "shops" for name, url in one["endpoints"]
-        }
-
-    page.goto(f"{place.server.url}/url-groups")
-    page.get_by_label("Group").fill("shops")
-    page.get_by_label("URL").last.fill(f"{place.destination.url}/paris")
-    page.get_by_role("button", name="Make the group").click()
-    expect(page.get_by_role("alert")).to_contain_text("add: shops")
-    assert ends() == {"paris": ""}
-    page.get_by_text("Add an endpoint").click()
-    assert violations(page) == []
-    card = page.locator("section", has=page.get_by_role("heading", name="shops"))
-    card.get_by_label("URL").fill(f"{place.destination.url}/rome")
-    card.get_by_label("Name").fill("rome")
-    card.get_by_role("button", name="Add").click()
-    expect(page.get_by_role("alert")).to_contain_text("add: shops")
-    assert ends() == {"paris": "", "rome": "rome"}
-    page.get_by_role("button", name="Remove").first.click()
-    expect(page.get_by_role("alert")).to_contain_text("remove: shops")
-    assert ends() == {"rome": "rome"}
-
-
 def test_an_action_leads_back_to_its_own_page_and_nowhere_else(place: Place) -> None:
     place.call("/v2/queues", b'{"queueName": "back"}')
     visitor = place.visitor()
@@ -125,15 +99,3 @@ def test_a_schedule_whose_body_is_redacted_is_not_run_with_the_placeholder(place
     refused = place.visitor().act("/schedules", "/act/schedules", {"verb": "run", "id": "hidden"})
     assert (refused.status, "redacted" in refused.text) == (400, True)
     assert not any(one.target == "/secret" for one in place.destination.received)
-
-
-def test_the_keys_are_rotated_and_only_their_beginnings_shown(page: Page, place: Place) -> None:
-    before = json.loads(place.get("/v2/keys"))
-    page.goto(f"{place.server.url}/keys")
-    expect(page.get_by_text(before["current"])).to_have_count(0)
-    page.get_by_role("button", name="Rotate").click()
-    expect(page.get_by_role("alert")).to_contain_text("the keys are rotated")
-    after = json.loads(place.get("/v2/keys"))
-    assert after["current"] == before["next"]
-    assert after["next"] not in (before["current"], before["next"])
-    assert page.locator("main dd").all_inner_texts() == [f"{after[name][:8]}…" for name in ("current", "next")]

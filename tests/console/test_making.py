@@ -8,6 +8,7 @@ from datetime import datetime
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.console.actions import does
 from tests.console.conftest import WAIT_MS, Place
 from tests.console.test_browser import violations
 
@@ -19,6 +20,7 @@ def schedule(place: Place, schedule_id: str) -> dict[str, object]:
     return shown
 
 
+@does("/queues")
 def test_a_queue_is_made(page: Page, place: Place) -> None:
     page.goto(f"{place.server.url}/queues")
     page.get_by_label("Name").fill("orders")
@@ -60,6 +62,7 @@ def test_a_queue_that_cannot_be_made_is_told_beside_its_form(
     context.close()
 
 
+@does("/schedules/new")
 def test_a_schedule_is_made_with_all_that_its_form_has(page: Page, place: Place) -> None:
     page.goto(f"{place.server.url}/schedules")
     page.get_by_role("link", name="New schedule").click()
@@ -90,6 +93,7 @@ def test_a_schedule_is_made_with_all_that_its_form_has(page: Page, place: Place)
     ]
 
 
+@does("/schedules/{id}/edit")
 def test_a_schedule_is_edited_and_keeps_what_the_form_has_no_field_for(page: Page, place: Place) -> None:
     place.call(
         f"/v2/schedules/{place.destination.url}/old", b"line\r\nline", Cron="CRON_TZ=Asia/Tokyo 30 7 * * 1",

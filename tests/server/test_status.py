@@ -1,4 +1,4 @@
-"""`/status` and `/waiting`: what a server tells of itself beyond the protocol, and that telling it scans no table."""
+"""`/status`, `/waiting` and `/pending`: what a server tells beyond the protocol, and that it scans no table."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from idioteque.server.config import ServerConfig
 from idioteque.server.core.status import COUNTED_MAX
 from idioteque.server.storage.activity import count_dead_letters, count_retrying
 from idioteque.server.storage.lines import waiting_for_key, waiting_in_queue
+from idioteque.server.wire.filters import PENDING, PENDING_COUNT_MAX, parse_selection
 from idioteque.transport import HttpRequest
 from tests.server.house import READONLY, SHOP, House, open_house
 
@@ -112,7 +113,35 @@ async def test_what_is_in_a_queue_is_told_in_its_order(house: House) -> None:
     assert not any(one["isUnderWay"] for one in reply.json["waiting"])
 
 
-@pytest.mark.parametrize("path", ["/status", "/waiting?queueName=q"])
+async def test_what_a_cancellation_would_find_is_told_and_is_what_it_finds() -> None:
+    async with open_house([200]) as house:
+        await house.publish(label="a")
+        meant: list[str] = []
+        for _ in range(3):
+            meant.append(await house.publish(label="a", delay="1h"))
+            await house.clock.advance(1)
+        other = await house.publish(label="b", delay="1h")
+        assert (await house.call("GET", "/pending?label=a")).json == {"pending": meant}
+        assert (await house.call("GET", f"/pending?messageId={other}")).json == {"pending": [other]}
+        assert (await house.call("GET", "/pending?label=a&count=2")).json == {"pending": meant[:2]}
+        assert (await house.call("GET", "/pending?label=none")).json == {"pending": []}
+        assert (await house.call("GET", "/pending")).json == {"pending": [*meant, other]}
+        assert (await house.call("DELETE", "/v2/messages?label=a")).json == {"cancelled": 3}
+        assert (await house.call("GET", "/pending")).json == {"pending": [other]}
+
+
+@pytest.mark.parametrize("query", ["state=RETRY", "lable=a", "label=", "count=0", "messageIds=msg_1", "cursor=x"])
+async def test_what_a_cancellation_does_not_understand_finds_nothing(house: House, query: str) -> None:
+    await house.publish(delay="1h")
+    assert (await house.call("GET", f"/pending?{query}")).status == 400
+
+
+def test_no_more_pending_messages_are_told_than_the_bound() -> None:
+    _, page = parse_selection(PENDING, "count=999999999")
+    assert page.count == PENDING_COUNT_MAX
+
+
+@pytest.mark.parametrize("path", ["/status", "/waiting?queueName=q", "/pending"])
 async def test_a_token_is_needed_and_the_readonly_one_will_do(house: House, path: str) -> None:
     assert (await house.call("GET", path, token=None)).status == 401
     assert (await house.call("GET", path, token="wrong")).status == 401

@@ -26,7 +26,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-SERVERS = ("/v2", "/health", "/ready", "/metrics", "/status", "/waiting", "/openapi.json")
+SERVERS = ("/v2", "/health", "/ready", "/metrics", "/status", "/waiting", "/pending", "/openapi.json")
 
 
 def with_console(settings: ConsoleSettings, describe: Callable[[str], Describe] | None = None) -> Attach:

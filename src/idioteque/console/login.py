@@ -17,6 +17,12 @@ from idioteque.environment import DEV_TOKEN
 from idioteque.errors import InvalidValue
 
 LOGIN_BYTES_MAX = 16 * 1024
+REMEMBERED_S = 24 * 3600
+"""How long a browser keeps the cookie of a session that has expired: it opens nothing, but says that there was one."""
+ENDED = {
+    "session": "the session has ended; log in again",
+    "form": "the session has ended, so nothing was changed; log in again",
+}
 NAMES: dict[Role, str] = {"admin": "token", "reader": "read-only token"}
 
 Verify = Callable[[str], Role | None]
@@ -25,7 +31,7 @@ Verify = Callable[[str], Role | None]
 
 @dataclass(frozen=True, slots=True)
 class LoginView:
-    """The login form: what was wrong the last time, and where to go on."""
+    """The login form: why it is shown again, and where to go on."""
 
     error: str
     next: str
@@ -59,7 +65,7 @@ class Doorkeeper:
         response.set_cookie(
             COOKIE,
             cookie,
-            max_age=self._settings.session_s,
+            max_age=self._settings.session_s + REMEMBERED_S,
             path=request.scope["idioteque"]["prefix"] or "/",
             httponly=True,
             samesite="strict",
@@ -71,14 +77,18 @@ class Doorkeeper:
         if request.scope["idioteque"]["wants_json"]:
             return JSONResponse({"error": "log in first"}, 401)
         wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        query = f"?{urlencode({'next': wanted})}" if request.method == "GET" and wanted != "/" else ""
-        return RedirectResponse(f"{request.scope['idioteque']['prefix']}/login{query}", 303)
+        query = {"next": wanted} if request.method == "GET" and wanted != "/" else {}
+        if COOKIE in request.cookies:
+            query["ended"] = "form" if request.method == "POST" else "session"
+        encoded = f"?{urlencode(query)}" if query else ""
+        return RedirectResponse(f"{request.scope['idioteque']['prefix']}/login{encoded}", 303)
 
     async def show(self, request: Request) -> Response:
         """Show the form, or go on for who has logged in."""
         session, cookie = self.session(request)
         if session is None:
-            view = LoginView("", _inside(request.query_params.get("next", "")))
+            why = ENDED.get(request.query_params.get("ended", ""), "")
+            view = LoginView(why, _inside(request.query_params.get("next", "")))
             return self._sheet.page(request, None, Page("login.html", view))
         response = self._to(request, "/")
         if cookie is not None:
@@ -125,6 +135,8 @@ class Doorkeeper:
             form = {}
         if not session.accepts(form.get("csrf", "")):
             return self._sheet.failure(request, session, 403, "this form is not of this session; open the page again")
+        peer = request.client.host if request.client else ""
+        self._audit.note(session.name, peer, "logout", "", "done")
         return self.log_out_of(request, session)
 
     def log_out_of(self, request: Request, session: Session) -> Response:

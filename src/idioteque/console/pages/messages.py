@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from starlette.responses import Response
 
-from idioteque.client import ApiRefusal, Json
+from idioteque.client import BULK_COUNT_MAX, ApiRefusal, Json
 from idioteque.console.entries import (
     Carried,
     Entry,
@@ -36,6 +37,9 @@ FILTERS = ("state", "url", "host", "path", "label", "queueName", "topicName", "s
            "messageId", "callerIp", "fromDate", "toDate")  # fmt: skip
 """The API's own filters of its log, by their names there; dates are milliseconds, or ISO 8601 in UTC."""
 DATES = ("fromDate", "toDate")
+OVER = (*ENDED, "CANCEL_REQUESTED")
+LOOKED_AT_MAX = 10_000
+"""Log entries that are looked at for messages under way, where the server does not name those."""
 STATES = ("CREATED", "ACTIVE", "DELIVERED", "ERROR", "RETRY", "FAILED", "CANCEL_REQUESTED", "CANCELED")
 
 
@@ -68,6 +72,16 @@ class MessageView:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelView:
+    """The messages that a cancellation would concern, at most the limit, and whether there may be more."""
+
+    ids: tuple[str, ...]
+    filters: dict[str, str]
+    has_more: bool
+    count_max: int
+
+
+@dataclass(frozen=True, slots=True)
 class SignatureView:
     """Whether a receiver with these keys would accept a delivery, and if not, by which rule it refuses."""
 
@@ -79,10 +93,13 @@ class SignatureView:
 
 async def list_messages(visit: Visit) -> Answer:
     filters = {name: visit.asked(name) for name in FILTERS if visit.asked(name)}
-    asked = [(name, _date(value) if name in DATES else value) for name, value in filters.items()]
-    page = await visit.api.events(asked, visit.asked("cursor") or None, PAGE_COUNT)
+    page = await visit.api.events(_query(filters), visit.asked("cursor") or None, PAGE_COUNT)
     entries = tuple(entry_of(row, 200) for row in page.entries)
     return Page("messages.html", MessagesView(entries, filters, STATES, page.cursor))
+
+
+def _query(filters: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [(name, _date(value) if name in DATES else value) for name, value in filters.items()]
 
 
 def _date(value: str) -> str:
@@ -138,6 +155,46 @@ async def download(visit: Visit) -> Answer:
 async def cancel_message(visit: Visit) -> Answer:
     await visit.api.cancel(visit.path["id"])
     return Done("the message is cancelled", f"/messages/{visit.path['id']}")
+
+
+async def count_bulk(visit: Visit) -> Answer:
+    """Say which messages under way fit the filters."""
+    filters = {name: visit.given(name).strip() for name in FILTERS if visit.given(name).strip()}
+    count_max = visit.services.settings.bulk_max
+    ids, has_more = await _under_way(visit, filters, count_max)
+    return Page("messages_bulk.html", CancelView(tuple(ids), filters, has_more, count_max))
+
+
+async def cancel_many(visit: Visit) -> Answer:
+    """Cancel the messages that were counted before; those that have ended meanwhile stay as they are."""
+    ids = visit.all_given("id")[: visit.services.settings.bulk_max]
+    done = 0
+    for begin in range(0, len(ids), BULK_COUNT_MAX):
+        done += await visit.api.cancel_many(ids[begin : begin + BULK_COUNT_MAX])
+    return Done(f"cancel: {done} of {len(ids)} messages", "/messages", is_failure=done < len(ids))
+
+
+async def _under_way(visit: Visit, filters: Mapping[str, str], count_max: int) -> tuple[list[str], bool]:
+    """Return the ids of messages that have not ended and fit, and whether there may be more than these.
+
+    Our own server names them, but for a state. Otherwise the log tells: the newest entry of a message is its state.
+    """
+    wanted = filters.get("state", "")
+    query = _query({name: value for name, value in filters.items() if name != "state"})
+    named = None if wanted else await visit.api.pending(query, count_max + 1)
+    if named is not None:
+        return named[:count_max], len(named) > count_max
+    states: dict[str, str] = {}
+    cursor: str | None = None
+    for _ in range(LOOKED_AT_MAX // TIMELINE_MAX):
+        page = await visit.api.events(query, cursor, TIMELINE_MAX)
+        for row in page.entries:
+            states.setdefault(text(row, "messageId"), text(row, "state"))
+        cursor = page.cursor
+        if cursor is None:
+            break
+    ids = [one for one, state in states.items() if state not in OVER and wanted in ("", state)]
+    return ids[:count_max], cursor is not None or len(ids) > count_max
 
 
 async def send_again(visit: Visit) -> Answer:
@@ -208,6 +265,8 @@ screens = (
     Screen("/messages", list_messages),
     Screen("/messages/publish", show_publish),
     Screen("/messages/publish/send", publish, act="message.publish"),
+    Screen("/messages/bulk/count", count_bulk, act="message.bulk-count", looks_only=True),
+    Screen("/messages/bulk", cancel_many, act="message.bulk-cancel"),
     Screen("/messages/signature", show_signature),
     Screen("/messages/signature/check", check_signature, act="signature.check", looks_only=True),
     Screen("/messages/{id}", show_message),

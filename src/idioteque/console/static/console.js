@@ -4,6 +4,21 @@ import { listen } from "./keys.js";
 import { goLive } from "./live.js";
 import { tellTicks } from "./ticks.js";
 
+const sure = document.getElementById("sure");
+let asked = null; // the button that what is asked now is about
+
+function ask(button) {
+  asked = button;
+  sure.querySelector("p").textContent = button.dataset.confirm;
+  sure.querySelector('[value="yes"]').textContent = button.textContent;
+  sure.returnValue = "";
+  sure.showModal();
+}
+
+sure?.addEventListener("close", () => {
+  if (sure.returnValue === "yes") asked.form.requestSubmit(asked);
+});
+
 document.addEventListener("click", async (event) => {
   const copy = event.target.closest("[data-copy]");
   if (copy) {
@@ -19,8 +34,11 @@ document.addEventListener("click", async (event) => {
     setTimeout(() => { copy.textContent = said; }, 1500);
   }
   if (event.target.closest("[data-help]")) document.getElementById("help").showModal();
-  const sure = event.target.closest("[data-confirm]");
-  if (sure && !confirm(sure.dataset.confirm)) event.preventDefault();
+  const pressed = event.target.closest("[data-confirm]");
+  if (pressed) {
+    event.preventDefault();
+    ask(pressed);
+  }
 });
 
 document.addEventListener("change", (event) => {

@@ -12,13 +12,20 @@ function move(step) {
   all[at].scrollIntoView({ block: "nearest" });
 }
 
+// In a list, `r` means the ticked rows, or else the row that the keys have led to.
+function retry() {
+  const box = rows()[at]?.querySelector('input[name="id"]');
+  if (box && !document.querySelector('main input[name="id"]:checked')) box.checked = true;
+  document.querySelector('[data-key="r"]:not(:disabled)')?.click();
+}
+
 const KEYS = {
   "/": () => document.querySelector("[data-search]")?.focus(),
   j: () => move(1),
   k: () => move(-1),
   x: () => rows()[at]?.querySelector('input[type="checkbox"]')?.click(),
   Enter: () => rows()[at]?.querySelector("[data-open]")?.click(),
-  r: () => document.querySelector('[data-key="r"]:not(:disabled)')?.click(),
+  r: retry,
   "?": () => document.getElementById("help").showModal(),
 };
 
@@ -30,7 +37,8 @@ export function restore() {
 export function listen() {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.closest("input, textarea, select, dialog")) {
+    if (document.querySelector("dialog[open]")) return;
+    if (event.target.closest("input:not([type=checkbox]), textarea, select")) {
       if (event.key === "Escape") event.target.blur();
       return;
     }

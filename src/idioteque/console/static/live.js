@@ -1,10 +1,11 @@
-// The page's content anew whenever it has changed; not while somebody writes, ticks or selects in it.
+// The page's content anew whenever it has changed; not while somebody writes, ticks or selects in it, or is asked.
 import { restore } from "./keys.js";
 import { tellTimes } from "./times.js";
 
 function busy(main) {
   const focused = document.activeElement;
   return (main.contains(focused) && focused.matches("input, textarea, select"))
+    || document.querySelector("dialog[open]") // which gives the focus back to where it was
     || main.querySelector('input[name="id"]:checked')
     || (!getSelection().isCollapsed && main.contains(getSelection().anchorNode));
 }

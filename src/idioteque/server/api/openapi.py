@@ -150,6 +150,10 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "Who waits for a queue or a flow-control key, in their order; open under --dev", "WaitingList",
         query="waiting", refusals=(400, 401),
     ),
+    ("GET", "/pending"): Operation(
+        "The ids of messages that a cancellation with these filters would find; open under --dev", "PendingList",
+        query="pending", refusals=(400, 401),
+    ),
     ("GET", "/openapi.json"): Operation("This document", "Document"),
 }  # fmt: skip
 

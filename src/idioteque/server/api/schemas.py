@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from idioteque.server.wire.filters import DEAD_LETTERS, LOGS, MESSAGES, Kind
+from idioteque.server.wire.filters import DEAD_LETTERS, LOGS, MESSAGES, PENDING, Kind
 from idioteque.server.wire.headers import METHODS
 
 Json = dict[str, object]
@@ -83,6 +83,7 @@ QUERIES: Mapping[str, Sequence[Json]] = {
     "messages": _query(MESSAGES),
     "dlq": _query(DEAD_LETTERS),
     "logs": _query(LOGS),
+    "pending": _query(PENDING),
     "search": (_parameter("search", TEXT),),
     "pin": tuple(_parameter(name, {"type": "integer", "minimum": 1}) for name in ("parallelism", "rate", "period")),
     "waiting": tuple(_parameter(name, TEXT) for name in ("flowControlKey", "queueName")),
@@ -250,6 +251,7 @@ SCHEMAS: Json = {
     "Latency": _object("p50Seconds p95Seconds", **_LATENCY),
     "Stretch": _object("from accepted delivered retried deadLettered p50Seconds p95Seconds", **_STRETCH),
     "WaitingList": _object("waiting", waiting=reference("Waiting[]")),
+    "PendingList": _object("pending", pending={"type": "array", "items": TEXT}),
     "Waiting": _object(
         "place messageId url createdAt retried isUnderWay",
         place=COUNT, messageId=TEXT, url=TEXT, createdAt=TIME_MS, dueAt=TIME_MS, retried=COUNT, isUnderWay=FLAG,

@@ -1,4 +1,6 @@
-"""`/status` and `/waiting`: what the console shows beyond the protocol. For who has a token, under `--dev` for all."""
+"""`/status`, `/waiting` and `/pending`: what the console shows beyond the protocol. For who has a token; under `--dev`
+for all.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from idioteque.server.api.services import admit, reply, services_of
+from idioteque.server.api.services import admit, reply, selection_of, services_of
 from idioteque.server.core.activity import STRETCH_MS
 from idioteque.server.core.status import COUNTED_MAX, Facts, Latency, latency_of
 from idioteque.server.errors import BadRequest
 from idioteque.server.model import Stretch, Waiting
+from idioteque.server.wire.filters import PENDING
 from idioteque.server.wire.shapes import Json
 
 WAITING_MAX = 100
@@ -46,6 +49,13 @@ async def list_waiting(request: Request) -> Response:
         case _:
             raise BadRequest("give either flowControlKey or queueName, and nothing else")
     return reply({"waiting": [_waiting_json(one) for one in found]})
+
+
+async def list_pending(request: Request) -> Response:
+    """Name the messages that a cancellation with these filters would find: 100, or `count`, up to 10,000."""
+    admit(request)
+    chosen, page = await selection_of(request, PENDING)
+    return reply({"pending": await services_of(request).operations.pending(chosen, page.count)})
 
 
 def _facts_json(facts: Facts) -> Json:
@@ -96,4 +106,8 @@ def _waiting_json(one: Waiting) -> Json:
     return shown if one.due_ms is None else {**shown, "dueAt": one.due_ms}
 
 
-routes = [Route("/status", show_status, methods=["GET"]), Route("/waiting", list_waiting, methods=["GET"])]
+routes = [
+    Route("/status", show_status, methods=["GET"]),
+    Route("/waiting", list_waiting, methods=["GET"]),
+    Route("/pending", list_pending, methods=["GET"]),
+]

@@ -60,6 +60,10 @@ class Operations:
         bites = [found[begin : begin + BITE_MESSAGES] for begin in range(0, len(found), BITE_MESSAGES)]
         return sum([await self._cancel(bite) for bite in bites])
 
+    async def pending(self, chosen: Filter, count_max: int) -> list[str]:
+        """Return the ids of pending messages that `cancel` would find, the oldest first."""
+        return await self._database.read(lambda tx: pending_ids(tx, chosen, count_max))
+
     async def _cancel(self, message_ids: Sequence[str]) -> int:
         now_ms = self._clock.now_ms()
         cancelled = await self._written(lambda tx: cancel_all(tx, message_ids, now_ms))

@@ -28,6 +28,7 @@ FIELDS: Mapping[str, str] = {
 VALUES_MAX = 1000
 LOG_COUNT_MAX = 1000
 DEAD_LETTER_COUNT_MAX = 100
+PENDING_COUNT_MAX = 10_000
 
 _INTEGER = re.compile(r"[0-9]{1,15}")
 _DATES = {"fromDate", "toDate"}
@@ -52,6 +53,7 @@ _COMMON = _DATES | {"label", "count"} | (set(FIELDS) - {"source"})
 _PAGED = {"cursor", "order"}
 
 MESSAGES = Kind(frozenset(_COMMON | {"messageIds"}), "messageIds", 10**9, earliest_first=True)
+PENDING = Kind(frozenset(_COMMON | {"messageId"}), "", PENDING_COUNT_MAX, earliest_first=True)
 LOGS = Kind(frozenset(_COMMON | _PAGED | {"messageIds", "messageId", "state"}), "", LOG_COUNT_MAX, earliest_first=False)
 DEAD_LETTERS = Kind(
     frozenset((_COMMON - {"host", "path"}) | _PAGED | {"dlqIds", "messageId", "responseStatus", "source"}),
