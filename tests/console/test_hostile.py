@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
 from playwright.sync_api import Browser, Page
@@ -164,9 +165,10 @@ def plant(place: Place) -> list[str]:
     until(lambda: json.loads(place.get("/v2/dlq?count=100"))["messages"] and _letters(place) >= len(CORPUS) + 1)
     letters = [row["dlqId"] for row in json.loads(place.get("/v2/dlq"))["messages"]]
     hostile = quote(EVERYTHING, safe="")
-    event = json.loads(place.visitor().get(f"/runs/{place.runs['0']}.json").text)["run"]["event_id"]
+    events = [_event(place, "/answers"), _event(place, "/ok")]
+    until(lambda: all(place.visitor().get(f"/events/{one}").status == 200 for one in events))
     return [
-        "/", "/runs", "/events", f"/events/{event}", "/events/new", f"/events/new?type={hostile}",
+        "/", "/runs", "/events", *(f"/events/{one}" for one in events), "/events/new", f"/events/new?type={hostile}",
         "/messages", "/dead-letters", "/schedules", "/queues", "/url-groups", "/flow-control",
         "/keys", "/system", "/system/doctor", "/messages/publish", "/messages/signature",
         *(f"/runs/{run}?tab={tab}" for run in place.runs.values()
@@ -181,6 +183,13 @@ def plant(place: Place) -> list[str]:
         f"/runs/{quote(CORPUS[0], safe='')}", f"/queues/{quote(CORPUS[1], safe='')}",
         f"/runs/{place.runs['0']}?tab={quote(CORPUS[0])}",
     ]  # fmt: skip
+
+
+def _event(place: Place, target: str) -> str:
+    """Send an event as a mount is sent one, to whoever answers there; return its message's id."""
+    wrapped = {"idioteque": 1, "kind": "event", "event_id": f"evt_{uuid4().hex}",
+               "event": {"type": EVERYTHING, **{payload: payload + CONTROLS for payload in CORPUS}}}  # fmt: skip
+    return place.publish(target, json.dumps(wrapped).encode(), Retries="0", Label="hostile")
 
 
 def _letters(place: Place) -> int:
