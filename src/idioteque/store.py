@@ -6,7 +6,7 @@ from the body down. Each of them gets one outcome, which never changes. A delive
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -250,8 +250,11 @@ class Released:
 class Store(Protocol):
     """Keeps runs. Every method is atomic; an exception means "unknown", and the same call may be made again."""
 
-    async def claim(self, claim: Claim) -> Claimed:
-        """Take the lease of a run's body, creating the run if it is new and `claim.new` says with what."""
+    def claim(self, claim: Claim) -> Awaitable[Claimed]:
+        """Take the lease of a run's body, creating the run if it is new and `claim.new` says with what.
+
+        It may be under way before it is awaited, beside whatever its caller does meanwhile.
+        """
         ...
 
     async def commit(self, lease: Lease, path: Path, outcome: Outcome) -> Committed:

@@ -112,7 +112,7 @@ class _Tracer:
 
     def is_listening(self) -> bool:
         """Whether anybody would hear of a span: a provider is set, or one is open already."""
-        return self._has_provider() or self._current().is_valid
+        return self._has_provider() or (bool(self._context.get_current()) and self._current().is_valid)
 
     def _has_provider(self) -> bool:
         """Whether a provider is set; the API's own answer looks into the environment each time, so it is asked last."""

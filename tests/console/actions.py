@@ -55,9 +55,7 @@ def declared(test: Callable[..., Any]) -> frozenset[str]:
 def every_action() -> set[str]:
     """Return the name of everything that the console takes a form for, by its own routes."""
     console = Console(ConsoleSettings("http://127.0.0.1:1"), lambda token: None, transport=ScriptedTransport([200]))
-    paths = {
-        route.path for route in console._router.routes if isinstance(route, Route) and "POST" in (route.methods or ())
-    }
+    paths = {route.path for route in console._router.routes if isinstance(route, Route) and "POST" in route.methods}
     resources = {f"/act/{kind} {verb}" for kind, verb in resource_pages.VERBS}
     many = {f"{path} {verb}" for path, verbs in MANY.items() for verb in verbs}
     return (paths - {RESOURCES, *MANY}) | resources | many
@@ -72,7 +70,7 @@ def action_of(method: str, url: str, body: str) -> list[Action]:
         return [Action(path, DOOR[path])]
     scope = {"type": "http", "method": "GET", "path": path, "root_path": ""}
     for screen in SCREENS:
-        route = Route(screen.path, lambda request: None)
+        route = Route(screen.path, lambda request: None)  # type: ignore[arg-type, return-value]
         if screen.act and route.matches(scope)[0] is Match.FULL:
             has_verb = screen.path in (RESOURCES, *MANY)
             name = f"{path} {parse_qs(body)['verb'][0]}" if has_verb else screen.path

@@ -50,7 +50,7 @@ async def test_a_claim_that_waits_for_a_commit_sees_it(postgres: PostgresServer,
             " VALUES ('run_1', 'charge', 1, '1', 1, 0, 0, 0, 0)"
         )
         committer.execute("UPDATE runs SET seq = 1 WHERE run_id = 'run_1'")
-        claiming = asyncio.create_task(store.claim(claim("b", message="msg_2")))
+        claiming = asyncio.ensure_future(store.claim(claim("b", message="msg_2")))
         missing = asyncio.create_task(asyncio.to_thread(lambda: control.execute(IN_ONE_STATEMENT).fetchall()))
         await asyncio.to_thread(wait_until, waiting_for_a_lock(postgres, 2), 20, "both to wait for the row")
         assert not claiming.done()
@@ -164,9 +164,9 @@ async def test_a_run_that_is_created_twice_at_once_is_one_ones(postgres: Postgre
     one, two = SqlStore(pausing), SqlStore(postgres_url)
     await asyncio.gather(one.list(), two.list())
     pausing.before = "COMMIT"
-    first = asyncio.create_task(one.claim(claim("a")))
+    first = asyncio.ensure_future(one.claim(claim("a")))
     await pausing.is_reached()
-    second = asyncio.create_task(two.claim(claim("b", message="msg_2")))
+    second = asyncio.ensure_future(two.claim(claim("b", message="msg_2")))
     await done_or_waiting(second, postgres)
     pausing.go_on.set()
     assert isinstance(await first, Started)
@@ -182,7 +182,7 @@ async def test_a_seat_that_is_noted_while_it_is_claimed_stays_noted(
     lease = await held(body, "a")
     await step.list()
     pausing.before = "INSERT INTO seats"
-    claiming = asyncio.create_task(step.claim(Claim(RUN, "b", "msg_2", 0, LEASE_MS, path=STEP)))
+    claiming = asyncio.ensure_future(step.claim(Claim(RUN, "b", "msg_2", 0, LEASE_MS, path=STEP)))
     await pausing.is_reached()
     noting = asyncio.create_task(body.sent(lease, [STEP]))
     await done_or_waiting(noting, postgres)

@@ -222,7 +222,7 @@ async def test_a_row_that_another_has_holds_up_nobody_but_who_needs_it(
     database: PostgresDatabase, postgres_url: str
 ) -> None:
     stranger = Holding(postgres_url, "a")
-    waiting = [asyncio.create_task(database.write(count("a"))) for _ in range(200)]
+    waiting = [asyncio.ensure_future(database.write(count("a"))) for _ in range(200)]
     for n in range(20):
         await asyncio.wait_for(database.write(insert(f"note {n}")), 20)
     await asyncio.wait_for(database.write(count("b")), 20)
@@ -278,7 +278,7 @@ async def test_rows_that_are_claimed_are_passed_over_by_others(
             assert go.wait(30)
         return names
 
-    first = asyncio.create_task(database.write(claim))
+    first = asyncio.ensure_future(database.write(claim))
     assert await asyncio.to_thread(begun.wait, 30)
     assert await other.write(claim) == ["b"]
     go.set()
@@ -350,7 +350,7 @@ async def test_a_process_that_stops_in_a_transaction_gives_its_rows_back(
         assert go.wait(30)
         tx.execute("SELECT 1")
 
-    stopped = asyncio.create_task(database.write(stops))
+    stopped = asyncio.ensure_future(database.write(stops))
     assert await asyncio.to_thread(begun.wait, 30)
     await asyncio.wait_for(other.write(count("a")), 20)
     go.set()
@@ -405,7 +405,7 @@ async def test_no_error_tells_the_password(unused_port: int, monkeypatch: pytest
 
 async def test_the_end_waits_for_no_database_that_is_away(unused_port: int) -> None:
     database = PostgresDatabase(f"postgresql://user:secret@127.0.0.1:{unused_port}/runs")
-    writing, reading = asyncio.create_task(database.write(texts)), asyncio.create_task(database.read(texts))
+    writing, reading = asyncio.ensure_future(database.write(texts)), asyncio.create_task(database.read(texts))
     await asyncio.sleep(0)
     await asyncio.wait_for(database.close(), 5)
     for task in (writing, reading):
@@ -417,7 +417,7 @@ async def test_a_closed_database_says_so_and_its_connections_are_gone(
     database: PostgresDatabase, postgres: PostgresServer, postgres_url: str
 ) -> None:
     mine = PostgresDatabase(f"{postgres_url}&application_name=closing_soon")
-    writes = [asyncio.create_task(mine.write(insert(f"note {n}"))) for n in range(100)]
+    writes = [asyncio.ensure_future(mine.write(insert(f"note {n}"))) for n in range(100)]
     await mine.read(texts)
     await mine.close()
     await mine.close()

@@ -76,7 +76,7 @@ class Held:
 
     def __init__(self, database: SqliteDatabase) -> None:
         self._begun, self._go = threading.Event(), threading.Event()
-        self._write = asyncio.create_task(database.write(self._wait, is_long=True))
+        self._write = asyncio.ensure_future(database.write(self._wait, is_long=True))
 
     def _wait(self, tx: Transaction) -> None:
         self._begun.set()
@@ -215,7 +215,7 @@ async def test_writes_come_from_several_event_loops(file: SqliteDatabase) -> Non
 
 async def test_a_loop_that_is_gone_harms_nobody(file: SqliteDatabase) -> None:
     async def leave() -> None:
-        task = asyncio.create_task(file.write(insert("left behind")))
+        task = asyncio.ensure_future(file.write(insert("left behind")))
         await asyncio.sleep(0)
         task.remove_done_callback(print)
 
@@ -229,16 +229,14 @@ async def test_a_loop_that_is_gone_harms_nobody(file: SqliteDatabase) -> None:
 async def test_a_loop_that_ends_before_its_turn_strands_nobody(file: SqliteDatabase) -> None:
     def end_at_once() -> None:
         loop = asyncio.new_event_loop()
-        write = file.write(insert("left behind"))
 
         def begin() -> None:
-            write.send(None)  # it waits now
+            file.write(insert("left behind"))
             loop.stop()
 
         loop.call_soon(begin)
         loop.run_forever()
         loop.close()
-        write.close()
 
     await asyncio.to_thread(end_at_once)
     assert await asyncio.wait_for(file.write(insert("stays")), 10) > 0
@@ -285,7 +283,7 @@ async def test_an_operation_is_run_again_when_another_of_its_group_fails(file: S
 async def test_a_write_waits_for_another_process_without_stopping_the_loop(file: SqliteDatabase, path: Path) -> None:
     other = apsw.Connection(str(path))
     other.execute("BEGIN IMMEDIATE")
-    write = asyncio.create_task(file.write(insert("a")))
+    write = asyncio.ensure_future(file.write(insert("a")))
     for _ in range(100):
         await asyncio.sleep(0)
     assert not write.done()
@@ -297,7 +295,7 @@ async def test_a_write_waits_for_another_process_without_stopping_the_loop(file:
 async def test_a_caller_that_is_cancelled_harms_nobody(file: SqliteDatabase) -> None:
     held = Held(file)
     await held.begun()
-    writes = [asyncio.create_task(file.write(insert(f"note {n}"))) for n in range(10)]
+    writes = [asyncio.ensure_future(file.write(insert(f"note {n}"))) for n in range(10)]
     await asyncio.sleep(0)
     for write in writes[::2]:
         write.cancel()
@@ -632,7 +630,7 @@ async def test_a_lock_that_cannot_be_made_is_a_database_error(path: Path) -> Non
 async def test_closing_finishes_the_writes_that_wait(file: SqliteDatabase, path: Path) -> None:
     held = Held(file)
     await held.begun()
-    writes = [asyncio.create_task(file.write(insert(f"note {n}"))) for n in range(100)]
+    writes = [asyncio.ensure_future(file.write(insert(f"note {n}"))) for n in range(100)]
     await asyncio.sleep(0)
     closing = asyncio.create_task(file.close())
     await asyncio.sleep(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,11 @@ from hypothesis import strategies as st
 from idioteque import EventRejected
 from idioteque.dispatcher import COUNT_MAX, EventEnvelope, NewerVersion, RunEnvelope, decode
 from idioteque.ids import is_id
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
 
 ids = st.from_regex(r"[A-Za-z0-9_.-]{1,128}", fullmatch=True)
 counts = st.none() | st.integers(0, COUNT_MAX - 1)
@@ -35,7 +41,65 @@ envelopes = st.one_of(
 
 @given(envelopes)
 def test_an_envelope_is_read_as_it_was_written(envelope: EventEnvelope | RunEnvelope) -> None:
-    assert decode(envelope.encode(), "msg_1") == envelope
+    read = decode(envelope.encode(), "msg_1")
+    assert isinstance(read, EventEnvelope | RunEnvelope)
+    assert (read.event and json.loads(read.event)) == (envelope.event and json.loads(envelope.event))
+    assert replace(read, event=None) == replace(envelope, event=None)  # type: ignore[arg-type]
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters()),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters()), inner),
+)
+
+
+@given(st.dictionaries(st.text(st.characters()), JSON), st.booleans())
+def test_an_event_is_kept_with_every_value_that_json_has(event: dict[str, Any], escaped: bool) -> None:
+    body = json.dumps({"event": event}, ensure_ascii=escaped).encode("utf-8", "surrogatepass")
+    read = decode(body, "msg_1")
+    assert isinstance(read, EventEnvelope)
+    assert repr(json.loads(read.event)) == repr(event)
+
+
+@given(st.binary() | st.text('[]{}":,\\0123456789.eE+-truefalsnIiyNa \n\ud800\u2028é').map(_bytes))
+def test_whatever_the_standard_library_refuses_is_refused(value: bytes) -> None:
+    body = b'{"event":' + value + b"}"
+    try:
+        expected = json.loads(body)
+        json.dumps(expected, allow_nan=False)
+    except ValueError:
+        with pytest.raises(EventRejected):
+            decode(body, "msg_1")
+    else:
+        read = decode(body, "msg_1")
+        kept = expected["event"] if set(expected) == {"event"} else expected
+        assert isinstance(read, EventEnvelope)
+        assert repr(json.loads(read.event)) == repr(kept)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"n":1,"é":"\U0001f600"}'.encode("utf-16"),
+        '{"n":1,"é":"\U0001f600"}'.encode("utf-16-le"),
+        '{"n":1}'.encode("utf-32"),
+        '\ufeff{"n":1}'.encode(),
+        b'{"n":1,"n":2}',
+        b'{"n":' + b"[" * 400 + b"]" * 400 + b"}",
+        b'{"n":' + b"9" * 4000 + b"}",
+        b'{"n":-0.0,"m":1e22,"k":123456789.123456789e-300,"l":5e-324}',
+        b'{"n":"NaN","m":"Infinity","k":"\\ud83d"}',
+        b'{"event":{"n":"\\u0000\\u2028"}}',
+    ],
+)
+def test_an_unusual_body_is_read_as_the_standard_library_reads_it(body: bytes) -> None:
+    read, expected = decode(body, "msg_1"), json.loads(body)
+    assert isinstance(read, EventEnvelope)
+    assert repr(json.loads(read.event)) == repr(expected.get("event", expected))
 
 
 @pytest.mark.parametrize(
@@ -160,6 +224,6 @@ def test_an_envelope_of_a_later_release_is_for_a_later_release(change: dict[str,
 
 
 def test_an_envelope_is_not_confused_by_what_its_event_holds() -> None:
-    event = b'{"idioteque":7,"kind":"run","event_id":"evil","event":{"deep":"\\u2028"}}'
+    event = b'{"idioteque":7,"kind":"run","event_id":"evil","event":{"deep":"\\n"}}'
     read = decode(EventEnvelope("evt_1", event, 0).encode(), "msg_1")
     assert read == EventEnvelope("evt_1", event, 0)

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from idioteque import ledger
-from tests.simulation import faults
+from tests.simulation import faults, jobs
 from tests.simulation.jobs import PORTION, Drawn, Scheduled, Sums, every_fault, in_order
 from tests.simulation.rehearsal import MODES, conduct, drawn, named, pairs, read_name, scheduled, singles
 from tests.simulation.storage import STORES
+from tests.simulation.world import World
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,12 +42,12 @@ def test_the_jobs_of_a_program_are_all_its_single_faults_and_all_its_pairs() -> 
             portions.setdefault((job.pairs, job.store, job.mode), []).append(job)
     wanted = {(False, store, mode) for store in STORES for mode in MODES} | {(True, "memory", mode) for mode in MODES}
     assert portions.keys() == wanted
-    for (is_pairs, store, mode), jobs in portions.items():
-        assert [job.begin for job in jobs] == [0, *(job.end for job in jobs[:-1])]
-        assert all(0 < job.end - job.begin <= PORTION for job in jobs)
+    for (is_pairs, store, mode), all_of_them in portions.items():
+        assert [job.begin for job in all_of_them] == [0, *(job.end for job in all_of_them[:-1])]
+        assert all(0 < job.end - job.begin <= PORTION for job in all_of_them)
         calls = conduct("sequence", store, mode).points
         seconds = sum(calls + 6 - first for first in range(1, calls + 1))
-        assert jobs[-1].end == (seconds * len(faults.PAIRS) ** 2 if is_pairs else calls * len(faults.SINGLES))
+        assert all_of_them[-1].end == (seconds * len(faults.PAIRS) ** 2 if is_pairs else calls * len(faults.SINGLES))
 
 
 def test_two_portions_are_the_worlds_of_the_whole() -> None:
@@ -100,11 +101,18 @@ def test_the_first_violation_is_told_with_what_shows_it_again(monkeypatch: pytes
 
 def test_a_seed_that_breaks_a_promise_is_told_with_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not Drawn(300, 5).run().first
-    overwrite_outcomes(monkeypatch)
+
+    def with_violations(seed: int) -> World:
+        world = drawn(seed)
+        if seed in (302, 304):
+            world.violations.append(f"broken by {seed}")
+        return world
+
+    monkeypatch.setattr(jobs, "drawn", with_violations)
     sums = Drawn(300, 5).run()
-    assert (sums.worlds, sums.violated) == (5, 1)
+    assert (sums.worlds, sums.violated) == (5, 2)
+    assert "broken by 302" in sums.first
     assert sums.first.endswith("\nto see it again: make simulate SECONDS=0 SEED=302")
-    assert drawn(302).violations
 
 
 def test_the_name_of_a_world_is_read_as_it_is_written() -> None:

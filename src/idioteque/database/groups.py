@@ -7,9 +7,11 @@ import contextlib
 import queue
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from idioteque.database.protocol import Transaction
+
+T = TypeVar("T")
 
 
 @dataclass(eq=False, slots=True)
@@ -37,10 +39,10 @@ class Groups:
         self._waiting: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._is_over = False
 
-    def put(self, operation: Callable[[Transaction], Any]) -> asyncio.Future[Any]:
+    def put(self, operation: Callable[[Transaction], T]) -> asyncio.Future[T]:
         """Let an operation wait; its future belongs to the running event loop."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
+        future: asyncio.Future[T] = loop.create_future()
         self._waiting.put(Waiting(operation, future, loop))
         return future
 

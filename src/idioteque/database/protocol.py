@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from importlib import resources
 from typing import Any, Protocol, TypeVar
 
@@ -60,10 +60,11 @@ class Database(Protocol):
     operation may be undone and run again before its caller hears of it, so it changes nothing but the database.
     """
 
-    async def write(self, operation: Callable[[Transaction], T], *, is_long: bool = False) -> T:
+    def write(self, operation: Callable[[Transaction], T], *, is_long: bool = False) -> Awaitable[T]:
         """Run an operation and return its result once it is durable; operations that meet share one commit.
 
-        `is_long`: its SQL may take more than a moment, for which no event loop may stand still.
+        `is_long`: its SQL may take more than a moment, for which no event loop may stand still. What is returned may
+        be a future of an operation that is under way already, awaited or not.
         """
         ...
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -73,16 +73,17 @@ class SqliteDatabase:
         """How many operations shared each of them."""
         return self._writer.commit_operations
 
-    async def write(self, operation: Callable[[Transaction], T], *, is_long: bool = False) -> T:
+    def write(self, operation: Callable[[Transaction], T], *, is_long: bool = False) -> Awaitable[T]:
         with self._door:
             self._check_usable()
             if self._turns is not None:
-                future: asyncio.Future[T] = self._turns.put(operation, is_long=is_long)
-            elif self._stepped is not None:
-                future = self._stepped.put(operation)
-            else:
-                return self._writer.alone(operation)
-        return await future
+                return self._turns.put(operation, is_long=is_long)
+            if self._stepped is not None:
+                return self._stepped.put(operation)
+        return self._in_this_turn(operation)
+
+    async def _in_this_turn(self, operation: Callable[[Transaction], T]) -> T:
+        return self._writer.alone(operation)
 
     async def read(self, operation: Callable[[Transaction], T]) -> T:
         if self._readers is None:

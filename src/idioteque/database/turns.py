@@ -20,7 +20,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from idioteque.database.groups import Settled, Waiting, resolve
 from idioteque.database.protocol import Transaction
@@ -28,11 +28,12 @@ from idioteque.database.protocol import Transaction
 PASSES = 2
 """How often a turn lets the other callbacks of its loop go first: the more share a commit, the less each costs."""
 
-
 FEW = 2
 """The operations that one delivery may bring at once: an event that arrives, and the claim of its run."""
 FEW_IN_A_ROW = 8
 """How many groups must have been of few before the next such one is taken for the work of one delivery alone."""
+
+T = TypeVar("T")
 
 
 class Connection(Protocol):
@@ -76,10 +77,10 @@ class Turns:
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    def put(self, operation: Callable[[Transaction], Any], *, is_long: bool) -> asyncio.Future[Any]:
+    def put(self, operation: Callable[[Transaction], T], *, is_long: bool) -> asyncio.Future[T]:
         """Let an operation wait; its future belongs to the running event loop."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
+        future: asyncio.Future[T] = loop.create_future()
         with self._door:
             if is_long or (self._waiting and self._waiting[-1].loop is not loop):
                 self._is_for_thread = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +32,16 @@ class Job:
     offer: Offer | None
 
 
+@dataclass(slots=True)
+class Asked:
+    """A claim, and the store's answer to it, which is on its way if the store makes a future of it."""
+
+    request: Claim
+    epoch: int
+    place: tuple[str, Path, str]
+    answer: Awaitable[Claimed]
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """A lease that was taken: what its claim asked, and was told."""
@@ -48,14 +58,12 @@ class Claims:
         self._remembered = Remembered()
         self._unanswered: OrderedDict[tuple[str, Path, str], str] = OrderedDict()
 
-    async def claim(
-        self, run: str, envelope: RunEnvelope, delivery: Delivery, *, inside: bool = False
-    ) -> Held | Claimed:
-        """Claim, and return the whole history whatever was read of it; or, in the epoch of the message, just what is
-        recorded `inside` its step.
+    def ask(self, run: str, envelope: RunEnvelope, delivery: Delivery, *, inside: bool = False) -> Asked:
+        """Make a claim, to be `answered` in any case.
 
-        A claim whose answer was lost may have taken the lease. When its message comes again, it is asked under the same
-        owner, so that it gets that lease, and no strike for a crash that was none.
+        It brings the whole history, whatever was read of it; or, in the epoch of the message, just what is recorded
+        `inside` its step. A claim whose answer was lost may have taken the lease. When its message comes again, it is
+        asked under the same owner, so that it gets that lease, and no strike for a crash that was none.
         """
         message_id, retried = envelope.instead_of or (delivery.message_id, delivery.retried)
         place = (run, envelope.path, message_id)
@@ -63,19 +71,23 @@ class Claims:
         known = 0 if inside else self._remembered.known(run)
         new, path, at_most_once = new_run(envelope), envelope.path, envelope.at_most_once
         request = Claim(run, owner, message_id, retried, LEASE_MS, new, path, at_most_once, known, inside)
+        return Asked(request, envelope.epoch, place, self._store.claim(request))
+
+    async def answered(self, asked: Asked) -> Held | Claimed:
+        """Return what came of a claim."""
         try:
-            answer = await self._whole(request, envelope.epoch)
+            answer = await asked.answer
+            if not isinstance(answer, Started):
+                return answer
+            answer = await self._whole(asked.request, asked.epoch, answer)
         except Exception:
-            self._unanswered[place] = owner
+            self._unanswered[asked.place] = asked.request.owner
             while len(self._unanswered) > UNANSWERED_MAX:
                 self._unanswered.popitem(last=False)
             raise
-        return Held(request, answer) if isinstance(answer, Started) else answer
+        return Held(asked.request, answer) if isinstance(answer, Started) else answer
 
-    async def _whole(self, request: Claim, epoch: int) -> Claimed:
-        answer = await self._store.claim(request)
-        if not isinstance(answer, Started):
-            return answer
+    async def _whole(self, request: Claim, epoch: int, answer: Started) -> Claimed:
         if request.inside:
             return answer if answer.epoch == epoch else await self._store.claim(replace(request, inside=False))
         whole = self._remembered.completed(request.run_id, request.known, answer)

@@ -20,7 +20,7 @@ from idioteque.context import Context
 from idioteque.dispatcher import Dispatcher, Envelope, EventEnvelope, RunEnvelope, TickEnvelope
 from idioteque.engine.answers import Answer, Delivery
 from idioteque.engine.asks import Asks
-from idioteque.engine.claims import Claims, Held, Job, inherited, new_run
+from idioteque.engine.claims import Asked, Claims, Held, Job, inherited, new_run
 from idioteque.engine.endings import Concluded, Ending, Faulted, LeaseLost, Missing, Raised, Returned, Suspended
 from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, failure, overdue, pause_s, returned
 from idioteque.engine.inline import InlinePass
@@ -40,7 +40,6 @@ from idioteque.paths import BODY, path_text
 from idioteque.store import (
     MAX_STRIKES,
     Busy,
-    Claimed,
     Exhausted,
     Finished,
     Lease,
@@ -137,20 +136,22 @@ class Engine:
         if function is None:
             return await self._begin(envelope, *await self._starts.arrive(arrival), delivery)
         first = self._outbox.first(function.id, envelope)
-        claiming = asyncio.ensure_future(self._claims.claim(run_id(envelope.event_id, function.id), first, delivery))
+        run = run_id(envelope.event_id, function.id)
+        claiming = self._claims.ask(run, first, delivery)
+        claiming.answer = asyncio.ensure_future(claiming.answer)
         try:
             await self._starts.post(arrival)
         except BaseException as error:
-            ended = self._end_later(self._unclaimed(run_id(envelope.event_id, function.id), claiming))
+            ended = self._end_later(self._unclaimed(run, claiming))
             if isinstance(error, Exception):
                 await ended  # before the answer, after which others may deal with the run
             raise
         return await self._go_on(first, delivery, claiming)
 
-    async def _unclaimed(self, run: str, claiming: asyncio.Future[Held | Claimed]) -> None:
+    async def _unclaimed(self, run: str, claiming: Asked) -> None:
         """Hand back what a claim that nobody goes on from has taken."""
         with contextlib.suppress(Exception):  # it took nothing, as far as anybody knows
-            claimed = await claiming
+            claimed = await self._claims.answered(claiming)
             if isinstance(claimed, Held):
                 await self._hand_back(Lease(run, claimed.started.token, BODY))
 
@@ -182,9 +183,7 @@ class Engine:
 
     # ---- runs
 
-    async def _go_on(
-        self, envelope: RunEnvelope, delivery: Delivery, claiming: Awaitable[Held | Claimed] | None = None
-    ) -> Answer:
+    async def _go_on(self, envelope: RunEnvelope, delivery: Delivery, claiming: Asked | None = None) -> Answer:
         function = self.functions.get(envelope.function_id)
         if function is None:
             _log.error("no function %r is mounted here; deploy it, or mount it", envelope.function_id)
@@ -195,10 +194,12 @@ class Engine:
         with self._kept.borrowed(run, envelope.epoch, envelope.path) as offer:
             return await self._claim(Job(run, function, envelope, delivery, offer), claiming)
 
-    async def _claim(self, job: Job, claiming: Awaitable[Held | Claimed] | None) -> Answer:
+    async def _claim(self, job: Job, claiming: Asked | None) -> Answer:
         run, envelope, delivery = job.run, job.envelope, job.delivery
         for _ in range(CLAIMS_MAX):
-            claimed = await (claiming or self._claims.claim(run, envelope, delivery, inside=job.offer is not None))
+            if claiming is None:
+                claiming = self._claims.ask(run, envelope, delivery, inside=job.offer is not None)
+            claimed = await self._claims.answered(claiming)
             claiming = None
             if isinstance(claimed, Held):
                 answer = await self._under_lease(job, claimed)

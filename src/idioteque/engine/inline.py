@@ -116,7 +116,7 @@ class InlinePass:
             return await body()
 
         ending: Ending | None = None
-        task = self._body = asyncio.ensure_future(contained(begun, self))
+        task = self._body = asyncio.get_running_loop().create_task(contained(begun, self))
         task.add_done_callback(lambda _: self._changed.set())
         try:
             while not self._is_through(task):
@@ -288,7 +288,7 @@ class InlinePass:
             self.deadline.once(step.path)
         if isinstance(step, Wait):
             self.meanwhile.are_others = True
-        task = self._running[step.path] = asyncio.ensure_future(step.run())
+        task = self._running[step.path] = asyncio.get_running_loop().create_task(step.run())
         self._tasks.add(task)
 
         def ended(_: object) -> None:

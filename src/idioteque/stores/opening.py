@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from idioteque.database import Database, Transaction, check_database, migrate, open_database
+from idioteque.database import Database, SqliteDatabase, Transaction, check_database, migrate, open_database
 from idioteque.errors import CommitUnknown, ConfigurationError
 
 MIGRATIONS = "idioteque.stores.migrations"
@@ -28,8 +28,17 @@ class OpenedDatabase:
         if self._url is not None:
             check_database(self._url)
 
-    async def write(self, operation: Callable[[Transaction], T], *, is_long: bool = False) -> T:
-        """Run an operation; once more when nobody knows whether it was done, since each may be repeated."""
+    def write(self, operation: Callable[[Transaction], T], *, is_long: bool = False) -> Awaitable[T]:
+        """Run an operation; once more when nobody knows whether it was done, since each may be repeated.
+
+        Beside others that are under way, it may be begun before it is awaited.
+        """
+        database = self._at_hand()
+        if isinstance(database, SqliteDatabase):  # which always knows
+            return database.write(operation, is_long=is_long)
+        return self._until_known(operation, is_long)
+
+    async def _until_known(self, operation: Callable[[Transaction], T], is_long: bool) -> T:
         database = self._at_hand() or await self._ready()
         try:
             return await database.write(operation, is_long=is_long)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from idioteque import ledger, snapshots
 from idioteque.clock import Clock, SystemClock
@@ -76,7 +76,7 @@ class SqlStore(Mailbox, OldRuns, SqlInsight):
         self._database = OpenedDatabase(database)
         self._clock = clock or SystemClock()
 
-    async def claim(self, claim: Claim) -> Claimed:
+    def claim(self, claim: Claim) -> Awaitable[Claimed]:
         def operation(tx: Transaction) -> Claimed:
             now_ms = time_ms(tx, self._clock)
             if claim.new is not None and claim.path == BODY and tx.writers_take_turns:
@@ -109,7 +109,7 @@ class SqlStore(Mailbox, OldRuns, SqlInsight):
             steps = [step_of(row) for row in rows]
             return snapshots.started(run, event, steps, holder, seats_of(tx, run.run_id), claim.known)
 
-        return await self._database.write(operation)
+        return self._database.write(operation)
 
     async def commit(self, lease: Lease, path: Path, outcome: Outcome) -> Committed:
         def operation(tx: Transaction) -> Committed:
