@@ -93,7 +93,7 @@ class Context:
 
     @functools.cached_property
     def log(self) -> logging.LoggerAdapter[Any]:
-        """A logger that names the run in every line."""
+        """A logger that names the run in every line; the latest lines are kept with the run."""
         return self._make_log()
 
     @overload

@@ -227,6 +227,11 @@ def text_of(error: BaseException) -> str:
         text = str(error)
     except Exception:  # a __str__ that fails
         return "(an error that cannot say what it is)"
+    return storable(text)
+
+
+def storable(text: str) -> str:
+    """Return a text that every database and encoding can hold."""
     return text.encode(errors="backslashreplace").decode().replace("\x00", "\\x00")
 
 

@@ -24,6 +24,7 @@ from idioteque.paths import path_of
 from idioteque.payloads import unpacked
 from idioteque.records import AttemptRecord, describe, described
 from idioteque.rerun import rerun
+from idioteque.runlog import Log, run_log_in
 from idioteque.store import NEVER_MS, Outcome, RunRecord, Status, StepRecord, Store
 from idioteque.upkeep import Upkeep, upkeep_of
 
@@ -126,6 +127,13 @@ class Runs:
         """Return a run with its steps in the order in which they ended, or None when there is no such run."""
         record = await self._store.get(checked_id(run_id, "run id"))
         return None if record is None else _run(record)
+
+    async def logs(self, run_id: str) -> Log:
+        """Return the latest lines that a run wrote with `ctx.log`, the oldest first; raise `RunUnknown`."""
+        log = await run_log_in(self._store).lines(checked_id(run_id, "run id"))
+        if not log.lines and await self._store.get(run_id) is None:
+            raise RunUnknown(run_id)
+        return log
 
     async def list(
         self,

@@ -68,6 +68,15 @@ class Shop:
                 raise NonRetryableError("no \x1b[31mmoney")
             return "paid"
 
+        @self.worker.function("talk", on=lambda event: event.id.startswith("talk"))
+        async def talk(event: Order, ctx: Context) -> None:
+            async def say(count: int) -> None:
+                for n in range(count):
+                    ctx.log.warning("line %d:\n\x1b[31mred", n)
+
+            ctx.log.info("begins")
+            await ctx.execute("say", say, int(event.id.removeprefix("talk-")))
+
         @self.worker.function("pay", on=lambda event: event.id.startswith("pay"), retry=Retry(max_attempts=1))
         async def pay(event: Order, ctx: Context) -> str:
             async def both() -> str:
@@ -184,7 +193,30 @@ def test_why_says_what_a_run_waits_for(shop: Shop) -> None:
     assert json.loads(cli(shop, "why", failed, "--json").stdout)["cause"] is None
 
 
-@pytest.mark.parametrize("command", ["show", "why"])
+def test_logs_prints_what_a_run_wrote(shop: Shop) -> None:
+    run_id = shop.publish("talk-2", "talk")
+    lines = [line.split("\t") for line in cli(shop, "logs", run_id).stdout.splitlines()]
+    assert [line[1:] for line in lines] == [
+        ["INFO", "", "1", "begins"],
+        ["WARNING", "say", "1", "line 0:\\n\\x1b[31mred"],
+        ["WARNING", "say", "1", "line 1:\\n\\x1b[31mred"],
+    ]
+    told = json.loads(cli(shop, "logs", run_id, "--json").stdout)
+    assert told["cut"] == 0
+    assert [line["at"] for line in told["lines"]] == [line[0] for line in lines]
+    assert (told["lines"][1]["key"], told["lines"][1]["text"]) == ("say", "line 0:\n\x1b[31mred")
+    silent = shop.publish("remind-1", "remind")
+    assert cli(shop, "logs", silent).stdout == ""
+    assert json.loads(cli(shop, "logs", silent, "--json").stdout) == {"lines": [], "cut": 0}
+
+
+def test_logs_says_how_many_lines_are_not_kept(shop: Shop) -> None:
+    run_id = shop.publish("talk-210", "talk")
+    told = cli(shop, "logs", run_id)
+    assert (len(told.stdout.splitlines()), told.stderr) == (200, "11 lines before these are not kept\n")
+
+
+@pytest.mark.parametrize("command", ["show", "why", "logs"])
 def test_an_unknown_run_is_an_error(shop: Shop, command: str) -> None:
     shop.publish("remind-1", "remind")
     result = cli(shop, command, "run_unknown")

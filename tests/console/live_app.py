@@ -63,10 +63,13 @@ async def pack(order: str) -> str:
 
 @worker.function("ship", on=OrderPlaced, retry=ONCE)
 async def ship(event: OrderPlaced, ctx: Context) -> str:
+    ctx.log.info("reserving for %s", event.order)
     await ctx.execute("reserve", reserve, event.order, retry=QUICK)
     if event.express:
         await ctx.wait_for_event("payment", OrderPaid, where={"order": event.order}, timeout="1d")
-    return await ctx.execute("pack", pack, event.order, retry=ONCE)
+    parcel = await ctx.execute("pack", pack, event.order, retry=ONCE)
+    ctx.log.warning("packed %s", event.order)
+    return parcel
 
 
 @worker.function("thank", on=[OrderPaid, OrderPlaced])

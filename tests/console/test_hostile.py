@@ -76,13 +76,14 @@ class Hostile(BaseModel):
 
 
 def fill_store(path: Path) -> list[str]:
-    """Leave runs whose event, step keys, results and errors are hostile; return their ids."""
+    """Leave runs whose event, step keys, results, errors and logs are hostile; return their ids."""
 
     async def fill() -> list[str]:
         dispatcher = InlineDispatcher()
         worker = Worker(events_schema=Hostile, store=f"sqlite:///{path}", dispatcher=dispatcher)
 
-        async def echo(text: str) -> str:
+        async def echo(text: str, ctx: Context) -> str:
+            ctx.log.info(text)
             return text
 
         async def fail(text: str) -> None:
@@ -91,11 +92,12 @@ def fill_store(path: Path) -> list[str]:
         @worker.function("returns", on=Hostile)
         async def returns(event: Hostile, ctx: Context) -> str:
             for payload in CORPUS:
-                await ctx.execute(payload, echo, payload + CONTROLS)
+                await ctx.execute(payload, echo, payload + CONTROLS, ctx)
             return event.text
 
         @worker.function("fails", on=Hostile, retry=Retry(max_attempts=1))
         async def fails(event: Hostile, ctx: Context) -> None:
+            ctx.log.error(event.text)
             await ctx.execute(CORPUS[0], fail, event.text)
 
         dispatcher.mount(worker)
@@ -128,6 +130,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             yield Place(server, destination, {str(n): run for n, run in enumerate(runs)})
         finally:
             assert server.stop() == 0
+
+
+def test_what_was_logged_is_told_in_json_as_it_is(place: Place) -> None:
+    visitor = place.visitor()
+    steps, failing = (json.loads(visitor.get(f"/runs/{place.runs[n]}.json?tab=logs").text)["lines"] for n in "01")
+    logged = [payload + CONTROLS.replace("\x00", "\\x00") for payload in CORPUS]
+    assert [line["text"] for line in steps] == logged
+    assert [(line["level"], line["where"]) for line in failing] == [("ERROR", "the function")]
 
 
 def taken(place: Place, path: str, body: bytes, headers: dict[str, str]) -> str | None:

@@ -121,8 +121,14 @@ def test_attempts_messages_and_logs_tell_a_runs_past(page: Page, place: Place) -
     expect(page.locator("main")).to_contain_text("order.placed")
     assert violations(page) == []
     page.goto(f"{place.server.url}/runs/{run_id}?tab=logs")
-    expect(page.locator("tbody")).to_contain_text("reserve, attempt 1: ValueError: no shelf for o-3 yet")
-    expect(page.locator("tbody")).to_contain_text("the run is completed")
+    journal = page.get_by_role("region", name="Journal")
+    expect(journal).to_contain_text("reserve, attempt 1: ValueError: no shelf for o-3 yet")
+    expect(journal).to_contain_text("the run is completed")
+    said = page.get_by_role("region", name="Lines").locator("tbody tr")
+    expect(said).to_have_count(2)
+    expect(said.nth(0)).to_contain_text("reserving for o-3")
+    expect(said.nth(1)).to_contain_text("warning")
+    expect(said.nth(1).locator(".said")).to_have_text("packed o-3")
     assert violations(page) == []
     times = [line["at_ms"] for line in twin(place, f"/runs/{run_id}?tab=logs")["journal"]]
     assert times == sorted(times)

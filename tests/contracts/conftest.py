@@ -6,3 +6,4 @@ import pytest
 
 pytest.register_assert_rewrite("idioteque.testing.contracts")
 pytest.register_assert_rewrite("idioteque.testing.upkeep")
+pytest.register_assert_rewrite("idioteque.testing.runlog")

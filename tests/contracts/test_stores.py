@@ -18,6 +18,7 @@ from idioteque.testing import ManualClock
 from idioteque.testing.contracts import StoreContract
 from idioteque.testing.insight import InsightContract
 from idioteque.testing.leases import OK, RUN, held
+from idioteque.testing.runlog import RunLogContract
 from idioteque.testing.upkeep import LIMIT, UpkeepContract, upkeep
 
 
@@ -55,13 +56,13 @@ class ForgetsDismissals:
         assert await store.occupy("first", "run_3", until_end=False) == "run_3"
 
 
-class TestMemoryStore(StoreContract, UpkeepContract, InsightContract, ForgetsDismissals):
+class TestMemoryStore(StoreContract, UpkeepContract, InsightContract, RunLogContract, ForgetsDismissals):
     @pytest.fixture
     def store(self, clock: ManualClock) -> Store:
         return MemoryStore(clock)
 
 
-class TestSqliteStore(StoreContract, UpkeepContract, InsightContract, ForgetsDismissals):
+class TestSqliteStore(StoreContract, UpkeepContract, InsightContract, RunLogContract, ForgetsDismissals):
     @pytest.fixture
     async def store(self, clock: ManualClock, tmp_path: Path) -> AsyncIterator[Store]:
         store = SqlStore(f"sqlite:///{tmp_path}/runs.db", clock)
@@ -69,7 +70,7 @@ class TestSqliteStore(StoreContract, UpkeepContract, InsightContract, ForgetsDis
         await store.close()
 
 
-class TestPostgresStore(StoreContract, UpkeepContract, InsightContract, ForgetsDismissals):
+class TestPostgresStore(StoreContract, UpkeepContract, InsightContract, RunLogContract, ForgetsDismissals):
     @pytest.fixture
     async def store(self, clock: ManualClock, postgres_url: str) -> AsyncIterator[Store]:
         nodes = Nodes([SqlStore(postgres_url, clock) for _ in range(2)])
@@ -77,7 +78,7 @@ class TestPostgresStore(StoreContract, UpkeepContract, InsightContract, ForgetsD
         await asyncio.gather(*(store.close() for store in nodes.stores))
 
 
-class TestRedisStore(StoreContract, UpkeepContract, InsightContract):
+class TestRedisStore(StoreContract, UpkeepContract, InsightContract, RunLogContract):
     @pytest.fixture
     async def store(self, clock: ManualClock, redis_url: str) -> AsyncIterator[Store]:
         nodes = Nodes([RedisStore(redis_url, clock) for _ in range(2)])

@@ -10,6 +10,7 @@ import click
 
 from idioteque.client import Json, printable
 from idioteque.paths import Path, path_text
+from idioteque.runlog import LogLine
 from idioteque.runs import Attempt, Run, Step, Why
 
 COLORS = {"completed": "green", "failed": "red", "pending": "yellow"}
@@ -47,6 +48,16 @@ def attempt_record(attempt: Attempt) -> Json:
         "at": time_text(attempt.at),
         "took_s": attempt.took_s,
         "error": attempt.error,
+    }
+
+
+def line_record(line: LogLine) -> Json:
+    return {
+        "at": time_text(line.at),
+        "level": line.level,
+        "key": path_text(line.path),
+        "attempt": line.attempt,
+        "text": line.text,
     }
 
 

@@ -12,7 +12,7 @@ import click
 
 from idioteque.cli import Failed
 from idioteque.cli.output import progress, show_done, show_record, show_rows
-from idioteque.cli.run_text import attempt_record, print_run, reason_text, step_record, summary, time_text
+from idioteque.cli.run_text import attempt_record, line_record, print_run, reason_text, step_record, summary, time_text
 from idioteque.cli.stores import Place, opened
 from idioteque.cli.watching import show_list, watchable
 from idioteque.client import Json, printable
@@ -20,6 +20,7 @@ from idioteque.clock import SystemClock
 from idioteque.durations import seconds
 from idioteque.errors import IdiotequeError, InvalidValue, RunUnknown
 from idioteque.ids import checked_id
+from idioteque.runlog import Log
 from idioteque.runs import PAGE_MAX, Run, Runs, Why
 from idioteque.store import Status
 
@@ -31,6 +32,7 @@ COLUMNS = {
     "finished": "finished_at",
     "error": "error",
 }
+LINE_COLUMNS = {"at": "at", "level": "level", "step": "key", "attempt": "attempt", "text": "text"}
 RUNS_MAX = 100_000
 OPEN: tuple[Status, ...] = ("running", "waiting")
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -116,6 +118,27 @@ def why(store: str | None, app: str | None, run_id: str, as_json: bool) -> None:
     if reason is not None:
         record |= {"cause": reason.cause, "text": reason.text, "until": time_text(reason.until)}
     show_record(record, as_json=True)
+
+
+@runs.command()
+@placed
+@click.argument("run_id")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def logs(store: str | None, app: str | None, run_id: str, as_json: bool) -> None:
+    """Print the latest lines that one run wrote with `ctx.log`, the oldest first."""
+
+    async def look() -> Log:
+        async with opened(Place(store, app)) as here:
+            return await here.logs(run_id)
+
+    log = asyncio.run(look())
+    lines = [line_record(line) for line in log.lines]
+    if as_json:
+        show_record({"lines": lines, "cut": log.cut}, as_json=True)
+        return
+    show_rows(lines, LINE_COLUMNS, as_json=False)
+    if log.cut:
+        click.echo(f"{log.cut} lines before these are not kept", err=True)
 
 
 @dataclass(frozen=True, slots=True)

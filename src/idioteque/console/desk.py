@@ -16,6 +16,7 @@ from idioteque.events import EventsSchema
 from idioteque.function import run_id
 from idioteque.ids import checked_id, new_id
 from idioteque.insight import Effects, insight_of
+from idioteque.runlog import Log, run_log_of
 from idioteque.runs import Runs
 from idioteque.store import RunRecord, Status, Store
 from idioteque.transport import HttpTransport
@@ -41,6 +42,11 @@ class RunsDesk:
     async def record(self, run_id: str) -> RunRecord | None:
         """Return a run as it is stored, with its steps."""
         return await self.store.get(checked_id(run_id, "run id"))
+
+    async def log(self, run_id: str) -> Log | None:
+        """Return what a run has logged, None when the store does not tell."""
+        run_log = run_log_of(self.store)
+        return None if run_log is None else await run_log.lines(run_id)
 
     async def page(
         self, status: Status | None, function_id: str | None, limit: int, before: str | None

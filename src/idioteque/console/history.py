@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from idioteque.console.traffic import Delivery
 from idioteque.paths import Path, path_text
 from idioteque.records import Outcome, RunRecord, error_line
+from idioteque.runlog import Log
 
 FUNCTION = "the function"
 JOURNAL_MAX = 2000
@@ -38,6 +39,23 @@ class JournalLine:
     status: str
     text: str
     message_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedLine:
+    """A line that the function wrote with `ctx.log`, or that a step wrote in one of its attempts."""
+
+    at_ms: int
+    level: str
+    where: str
+    attempt: int
+    text: str
+
+
+def logged_lines(log: Log | None) -> tuple[LoggedLine, ...]:
+    """Return the lines of a run that are kept, the earliest first."""
+    lines = () if log is None else log.lines
+    return tuple(LoggedLine(line.at_ms, line.level, _name(line.path), line.attempt, line.text) for line in lines)
 
 
 def attempt_lines(record: RunRecord) -> tuple[AttemptLine, ...]:

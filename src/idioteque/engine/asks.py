@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from idioteque.context import StepOptions
+from idioteque.engine.answers import Delivery
 from idioteque.engine.failures import raised
 from idioteque.engine.inline import InlinePass
+from idioteque.engine.lines import Place, lines_of
 from idioteque.engine.outbox import Outbox
+from idioteque.engine.reporting import RunLogger, run_logger
 from idioteque.engine.step import MISSING, Step, current
 from idioteque.engine.timers import Prepare, Sleep, Wait
 from idioteque.engine.waits import Watch
@@ -100,6 +103,19 @@ class Asks:
         event_id = derived_id("evt", self._pass.lease.run_id, *self._pass.scope().path, key)
         published: Published = await self.execute(key, self._outbox.publish, (event_id, encoded), {}, StepOptions())
         return published
+
+    def logger(self, delivery: Delivery) -> RunLogger:
+        """Return what the function logs with: the lines go to the worker's log, and are kept with the run."""
+        return run_logger(self._own.lease.run_id, self._started, delivery, self._keep)
+
+    def _keep(self, level: int, text: str) -> None:
+        """Keep a line for the run's own log."""
+        one = self._pass
+        scope = one.scope()
+        lines = None if one.is_over else lines_of(one)  # what cleaning up says, each pass says anew
+        if lines is not None:
+            attempt = scope.attempt if isinstance(scope, Step) else self._started.attempts + 1
+            lines.add(Place(scope.path, self._started.epoch, attempt, len(scope.keys)), level, text)
 
     @property
     def idempotency_key(self) -> str:

@@ -27,8 +27,9 @@ from idioteque.engine.inline import InlinePass
 from idioteque.engine.inputs import Inputs
 from idioteque.engine.kept import KeptBodies, run_offer
 from idioteque.engine.leases import Leases
+from idioteque.engine.lines import beside
 from idioteque.engine.outbox import Outbox
-from idioteque.engine.reporting import StepReport, fields_of, run_logger, run_span, tell_ending, unknown
+from idioteque.engine.reporting import StepReport, fields_of, run_span, tell_ending, unknown
 from idioteque.engine.reports import Reports
 from idioteque.engine.retention import Retention
 from idioteque.engine.starts import Arrival, Begin, Starts
@@ -265,10 +266,8 @@ class Engine:
             self._kept.keep(run, started.epoch, one)
         elif envelope.path == BODY:
             self._kept.drop(run)
-        answer = await self._conclude(function, envelope, started, lease, ending)
-        if isinstance(answer, RunEnvelope):
-            return await self._go_on(answer, job.delivery)
-        return answer
+        answer = await beside(one.lines, self._conclude(function, envelope, started, lease, ending))
+        return await self._go_on(answer, job.delivery) if isinstance(answer, RunEnvelope) else answer
 
     async def _remind(self, function: Function, envelope: RunEnvelope, started: Started) -> None:
         """Have a run that waits looked at when its time is over, counted from its creation, or on the way there."""
@@ -288,7 +287,7 @@ class Engine:
             run_id=run,
             function_id=function.id,
             attempt=started.attempts + 1,
-            log=lambda: run_logger(run, started, job.delivery),
+            log=partial(asks.logger, job.delivery),
         )
         with run_span(run, started) as mark:
             body: Callable[[], Awaitable[object]] = partial(function.handler, event, context)
@@ -387,7 +386,7 @@ class Engine:
             await one.threads_ended()
         finally:
             self._leases.drop(one.lease)
-        await self._hand_back(one.lease)
+        await beside(one.lines, self._hand_back(one.lease))
 
     async def _hand_back(self, lease: Lease) -> None:
         try:

@@ -9,7 +9,7 @@ many layers of `gather` and task groups it has to rise.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from idioteque.callers import caller_here
 from idioteque.paths import Path
@@ -57,6 +57,11 @@ class History:
 
     def __contains__(self, path: Path) -> bool:
         return path in self._outcomes
+
+    @property
+    def paths(self) -> Collection[Path]:
+        """The steps whose outcomes are known."""
+        return self._outcomes.keys()
 
     @property
     def is_settling(self) -> bool:

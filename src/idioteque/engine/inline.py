@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextvars import Context, copy_context
 from typing import Any, NoReturn, TypeVar
 
@@ -30,6 +30,7 @@ from idioteque.engine.endings import (
 )
 from idioteque.engine.history import SETTLING_TURNS, History
 from idioteque.engine.kept import Offer
+from idioteque.engine.lines import Lines
 from idioteque.engine.meanwhile import Later, Meanwhile
 from idioteque.engine.reporting import StepReport
 from idioteque.engine.step import Scope, Step, current
@@ -72,6 +73,8 @@ class InlinePass:
         self.store, self.clock = store, clock
         self.deadline = Deadline(clock, deadline_s)
         self.report = report
+        self.lines: Lines | None = None
+        """What was logged here; None as long as nothing was."""
         self.turn = asyncio.Lock() if started.strikes > 1 else None
         self.unfinished = dict(started.unfinished)
         self.postponed: dict[Path, Postponed] = {}
@@ -323,6 +326,11 @@ class InlinePass:
         self._parked.add(parked)
         self._moves += 1
         self._changed.set()
+
+    @property
+    def known(self) -> Collection[Path]:
+        """The steps of which something is on record."""
+        return {*self._history.paths, *self.unfinished}
 
     # ---- what steps and leases tell
 

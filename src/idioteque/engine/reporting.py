@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, MutableMapping
+import sys
+from collections.abc import Callable, Generator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -11,6 +12,7 @@ from idioteque.clock import Clock
 from idioteque.dispatcher import RunEnvelope
 from idioteque.engine.answers import Answer, Delivery
 from idioteque.engine.endings import Ending, Faulted, LeaseLost, Raised
+from idioteque.errors import first_line
 from idioteque.metrics import SILENT, Metrics
 from idioteque.paths import Path, path_text
 from idioteque.store import Started
@@ -21,8 +23,27 @@ _QUIET = nullcontext()
 _log = logging.getLogger("idioteque")
 
 
+Keep = Callable[[int, str], None]
+"""What is given the level and the text of each line that a run is to keep."""
+
+
 class RunLogger(logging.LoggerAdapter[logging.Logger]):
-    """A logger whose every record carries the ids of its run, and what else is given."""
+    """A logger whose every record carries the ids of its run, and what else is given.
+
+    From INFO on, a line is kept with the run whatever the application's logging prints; below, what it prints.
+    """
+
+    def __init__(self, logger: logging.Logger, fields: Mapping[str, object], keep: Keep) -> None:
+        super().__init__(logger, fields)
+        self._keep = keep
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        is_printed = self.isEnabledFor(level)
+        if is_printed or level >= logging.INFO:
+            self._keep(level, _said(msg, args, kwargs.get("exc_info")))
+        if is_printed:
+            kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1  # the caller is who called this
+            super().log(level, msg, *args, **kwargs)
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         kwargs["extra"] = {**(self.extra or {}), **kwargs.get("extra", {})}
@@ -34,10 +55,20 @@ def fields_of(run_id: str, run: Started | RunEnvelope) -> dict[str, str]:
     return {"run_id": run_id, "event_id": run.event_id, "function_id": run.function_id}
 
 
-def run_logger(run_id: str, started: Started, delivery: Delivery) -> RunLogger:
+def _said(msg: object, args: tuple[object, ...], exc_info: object) -> str:
+    """Return the text of a line, with its error in a line of its own: the traceback is in the worker's log."""
+    try:
+        text = logging.LogRecord("", 0, "", 0, msg, args, None).getMessage()
+    except Exception:  # arguments that do not fit, a __str__ that fails
+        return "(a line that cannot be put into words)"
+    error = exc_info if isinstance(exc_info, BaseException) else sys.exc_info()[1] if exc_info else None
+    return text if error is None else f"{text}\n{first_line(error)}"
+
+
+def run_logger(run_id: str, started: Started, delivery: Delivery, keep: Keep) -> RunLogger:
     """Return the logger of a run, below `idioteque` and named for its function."""
     fields = {**fields_of(run_id, started), "message_id": delivery.message_id}
-    return RunLogger(logging.getLogger(f"idioteque.{started.function_id}"), fields)
+    return RunLogger(logging.getLogger(f"idioteque.{started.function_id}"), fields, keep)
 
 
 def run_span(run_id: str, started: Started) -> AbstractContextManager[Mark]:

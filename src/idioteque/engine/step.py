@@ -16,6 +16,7 @@ from idioteque.engine.deadline import Deadline
 from idioteque.engine.endings import Postponed
 from idioteque.engine.failures import CRASH_LOOP, INTERRUPTED, UNSERIALIZABLE, NoJsonForm, failure
 from idioteque.engine.kept import Offer
+from idioteque.engine.lines import Lines, beside
 from idioteque.engine.meanwhile import Meanwhile
 from idioteque.engine.reporting import StepReport
 from idioteque.errors import PassOver, first_line
@@ -40,6 +41,7 @@ class Pass(Protocol):
     report: StepReport
     deadline: Deadline
     meanwhile: Meanwhile
+    lines: Lines | None
     turn: asyncio.Lock | None
     """Held by the one step that may run, when they run one at a time and each start is recorded first."""
     unfinished: dict[Path, Unfinished]
@@ -116,6 +118,11 @@ class Step(Scope):
     def at_most_once(self) -> bool:
         """Whether its callable may start at most once."""
         return self._options.at_most_once
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt of the step this is, counted from 1."""
+        return self._attempts + 1
 
     def decoded(self, outcome: Outcome) -> object:
         """Return a result as replays will see it, if the outcome is the one that was recorded here, or `MISSING`."""
@@ -255,9 +262,9 @@ class Step(Scope):
         if pause_s is None or owner.is_misused:
             return failure(error)
         due_at_ms = owner.clock.now_ms() + round(pause_s * 1000)
-        answer = await owner.store.fail(
-            owner.lease, self.path, self._attempts + 1, due_at_ms, first_line(error), self._took_ms()
-        )
+        said, took_ms = first_line(error), self._took_ms()
+        failing = owner.store.fail(owner.lease, self.path, self._attempts + 1, due_at_ms, said, took_ms)
+        answer = await beside(owner.lines, failing)
         if isinstance(answer, Gone):
             owner.lose()
             return None
@@ -284,7 +291,7 @@ class Step(Scope):
         """Record the outcome, or adopt the one that is on record."""
         owner = self.owner
         owner.meanwhile.expect(self.path)
-        answer = await owner.store.commit(owner.lease, self.path, outcome)
+        answer = await beside(owner.lines, owner.store.commit(owner.lease, self.path, outcome))
         if isinstance(answer, Won):
             owner.report.recorded(outcome.ok)
             self._own = outcome

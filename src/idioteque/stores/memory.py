@@ -10,6 +10,7 @@ from idioteque import ledger, snapshots
 from idioteque.clock import Clock, SystemClock
 from idioteque.ledger import REOPENED, RunRow, SeatRow, StepRow
 from idioteque.paths import BODY, Path
+from idioteque.runlog import Log
 from idioteque.store import (
     MAILBOX_MS,
     Begun,
@@ -35,9 +36,10 @@ from idioteque.store import (
     Won,
 )
 from idioteque.stores.memory_insight import Diary, MemoryInsight, Stored
+from idioteque.stores.memory_log import MemoryRunLog
 
 
-class MemoryStore(MemoryInsight):
+class MemoryStore(MemoryInsight, MemoryRunLog):
     """A `Store` without a disk. No operation awaits anything, so each is atomic; a lock serves other threads' loops."""
 
     def __init__(self, clock: Clock | None = None) -> None:
@@ -50,6 +52,7 @@ class MemoryStore(MemoryInsight):
         """Of runs that met another one at a name: by run and name, who that was, and when."""
         self._mailbox: dict[str, tuple[str, Letter]] = {}
         self._diary = Diary()
+        self._logs: dict[str, Log] = {}
         self._lock = threading.Lock()
 
     async def claim(self, claim: Claim) -> Claimed:
@@ -359,6 +362,7 @@ class MemoryStore(MemoryInsight):
                 self._forget_watchers(run.run_id)
                 del self._runs[run.run_id]
                 self._diary.forget(run.run_id)
+                self._logs.pop(run.run_id, None)
             gone = {run.run_id for run in ended}
             left = {stored.run.event_id for stored in self._runs.values()} if gone else set[str]()
             for event_id in {run.event_id for run in ended} - left:

@@ -45,6 +45,7 @@ DELETIONS = (
     "DELETE FROM seats WHERE run_id = :run_id",
     "DELETE FROM run_deliveries WHERE run_id = :run_id",
     "DELETE FROM step_attempts WHERE run_id = :run_id",
+    "DELETE FROM run_lines WHERE run_id = :run_id",
     "DELETE FROM watchers WHERE run_id = :run_id",
     "DELETE FROM marks WHERE value = :run_id",
     "DELETE FROM runs WHERE run_id = :run_id",

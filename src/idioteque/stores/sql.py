@@ -36,6 +36,7 @@ from idioteque.stores.insight import SqlInsight
 from idioteque.stores.mailbox import Mailbox
 from idioteque.stores.old_runs import FORGET_SENT, OldRuns
 from idioteque.stores.opening import OpenedDatabase
+from idioteque.stores.run_log import SqlRunLog
 from idioteque.stores.tables import (
     FORGET_SEAT,
     NOTE_SEAT,
@@ -66,7 +67,7 @@ from idioteque.stores.tables import (
 )
 
 
-class SqlStore(Mailbox, OldRuns, SqlInsight):
+class SqlStore(Mailbox, OldRuns, SqlInsight, SqlRunLog):
     """A `Store` in a database of its own or beside other tables: `SqlStore("sqlite:///runs.db")`.
 
     Several workers may share one in PostgreSQL; their clocks need not agree, as the database's own is used.

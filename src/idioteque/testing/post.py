@@ -24,7 +24,7 @@ from idioteque.testing.movement import Crashed, Delivery, HarnessError, Movement
 from idioteque.transport import HttpRequest, HttpResponse
 
 DELIVERIES_MAX = 20_000
-UNWATCHED = frozenset({"get", "list", "renew", "stalled", "close"})
+UNWATCHED = frozenset({"get", "list", "renew", "stalled", "close", "note_lines", "lines"})
 """Operations that change nothing which a function could notice."""
 WORDS = {"begin": "start", "fail": "record of a failure", "letters": "look into the mailbox"}
 """What operations are called in a report, when it is not their name."""

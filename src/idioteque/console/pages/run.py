@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from idioteque.console.entries import Payload, curl, payload
 from idioteque.console.frame import Answer, Done, NotShown, Page, Screen, Visit
-from idioteque.console.history import AttemptLine, JournalLine, attempt_lines, journal
+from idioteque.console.history import AttemptLine, JournalLine, LoggedLine, attempt_lines, journal, logged_lines
 from idioteque.console.mounts import mount_of
 from idioteque.console.pages.runs import RunLine, change, line_of
 from idioteque.console.rendering import pretty
@@ -50,7 +50,8 @@ class Failing:
 class RunView:
     """A run with all that its tabs show; `origin` is the run and the step that it goes on from, if it does.
 
-    `deliveries` and `journal` are read for their tabs alone. `steps` can be resumed from.
+    `deliveries`, `journal` and `lines` are read for their tabs alone; `lines_cut` others were written before them, and
+    `keeps_lines` is whether the store keeps any. `steps` can be resumed from.
     """
 
     run: RunLine
@@ -64,6 +65,9 @@ class RunView:
     attempts: tuple[AttemptLine, ...]
     deliveries: tuple[Delivery, ...]
     journal: tuple[JournalLine, ...]
+    lines: tuple[LoggedLine, ...]
+    lines_cut: int
+    keeps_lines: bool
     steps: tuple[str, ...]
     origin: tuple[str, str] | None
     mount_url: str
@@ -79,6 +83,7 @@ async def show_run(visit: Visit) -> Answer:
     if tab not in TABS:
         raise InvalidValue(f"there is no tab {tab[:40]!r}")
     deliveries = await deliveries_of(visit, record) if tab in ("messages", "logs") else ()
+    log = await visit.runs.log(record.run_id) if tab == "logs" else None
     mount_url = await mount_of(visit, record) or ""
     chars_max = visit.services.settings.shown_chars_max
     output = None
@@ -96,6 +101,9 @@ async def show_run(visit: Visit) -> Answer:
         attempts=attempt_lines(record),
         deliveries=deliveries,
         journal=journal(record, deliveries) if tab == "logs" else (),
+        lines=logged_lines(log),
+        lines_cut=0 if log is None else log.cut,
+        keeps_lines=log is not None,
         steps=tuple(path_text(step.path) for step in record.steps) if record.status in ENDED else (),
         origin=_origin(record),
         mount_url=mount_url,

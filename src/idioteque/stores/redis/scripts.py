@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from idioteque.records import ATTEMPTS_KEPT, DELIVERIES_KEPT
+from idioteque.runlog import LINES_KEPT, LOG_BYTES_MAX
 from idioteque.store import MAX_STRIKES, NEVER_MS, TAKEOVER_AFTER_MS
 
 NUMBERS = {
@@ -15,6 +16,8 @@ NUMBERS = {
     "{never_ms}": NEVER_MS,
     "{attempts_kept}": ATTEMPTS_KEPT,
     "{deliveries_kept}": DELIVERIES_KEPT,
+    "{lines_kept}": LINES_KEPT,
+    "{log_bytes_max}": LOG_BYTES_MAX,
 }
 ON_A_RUN = ("rows", "rules")
 ON_THE_INDEX = ("index",)
@@ -51,8 +54,8 @@ class Scripts:
         self.trouble, self.cancel, self.reopen, self.seed = (
             _script(name, *ON_A_RUN) for name in ("trouble", "cancel", "reopen", "seed")
         )
-        self.stalled, self.forget_sent, self.purge = (
-            _script(name, *ON_A_RUN) for name in ("stalled", "forget_sent", "purge")
+        self.stalled, self.forget_sent, self.purge, self.note_lines = (
+            _script(name, *ON_A_RUN) for name in ("stalled", "forget_sent", "purge", "note_lines")
         )
         self.enter, self.place, self.forget, self.page, self.aged = (
             _script(name, *ON_THE_INDEX) for name in ("enter", "place", "forget", "page", "aged")

@@ -33,10 +33,11 @@ from idioteque.stores.redis import replies
 from idioteque.stores.redis.insight import RedisInsight
 from idioteque.stores.redis.old_runs import OldRuns
 from idioteque.stores.redis.replies import Reply, dump_of, past_of
+from idioteque.stores.redis.run_log import RedisRunLog
 from idioteque.stores.redis.server import Part, RedisServer
 
 
-class RedisStore(OldRuns, RedisInsight):
+class RedisStore(OldRuns, RedisInsight, RedisRunLog):
     """A `Store` in Redis: `RedisStore("redis://user:password@host:6379/0")`, shared by any number of workers.
 
     It is as durable as the server: with `appendfsync always`, or `redis_wait_aof=1` in the URL, what was answered is on

@@ -4,5 +4,5 @@ local run = load_run()
 if not run then return 1 end
 if is_open(run) or run.finished >= tonumber(ARGV[3]) then return 0 end
 local names = redis.call('SMEMBERS', key .. ':names')
-redis.call('DEL', key, key .. ':names')
+redis.call('DEL', key, key .. ':names', key .. ':log')
 return {run.event_id, names}

@@ -32,4 +32,5 @@ for _, path in ipairs(paths_of(STEP)) do
 end
 forget_sent()  -- a message that came when the run had ended is gone
 redis.call('PERSIST', key)
+redis.call('PERSIST', key .. ':log')
 return run.epoch

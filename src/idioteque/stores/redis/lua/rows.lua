@@ -128,7 +128,10 @@ local function note_attempt(run, path, attempt, at, took, said)
 end
 
 -- Only a run that has ended is forgotten, and only after the retention.
-local function keep_for_the_retention() redis.call('PEXPIRE', key, ARGV[2]) end
+local function keep_for_the_retention()
+  redis.call('PEXPIRE', key, ARGV[2])
+  redis.call('PEXPIRE', key .. ':log', ARGV[2])
+end
 
 -- Messages of steps' own count as not sent.
 local function forget_sent()
