@@ -116,10 +116,10 @@ def test_a_sign_of_life_that_is_held_up_for_longer_than_a_lease_explains_a_repea
 
 
 def test_a_repeated_message_that_finds_no_sign_of_life_explains_a_step_that_was_interrupted() -> None:
-    world = drawn(771004233)
+    world = drawn(772008845)
     assert not world.violations, described(world)
     assert world.plan.is_slow
-    assert {fault: count for fault, count in world.injected.items() if count} == {faults.DUPLICATE: 1}
+    assert {fault: count for fault, count in world.injected.items() if count} == {faults.RESTART: 1}
 
 
 @pytest.mark.parametrize("hash_seed", ["1", "4711"])
