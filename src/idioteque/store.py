@@ -332,7 +332,10 @@ class Store(Protocol):
         ...
 
     async def trouble(self, run_id: str, trouble: Trouble, new: NewRun | None = None) -> None:
-        """Record why an unfinished run cannot go on by itself; create the run if it is new and `new` says with what."""
+        """Record why an unfinished run cannot go on by itself; create the run if it is new and `new` says with what.
+
+        A run that was dismissed is not created: what tells of its message comes late, and nothing would ever end it.
+        """
         ...
 
     async def cancel(self, run_id: str) -> Status | None:

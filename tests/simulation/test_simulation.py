@@ -122,6 +122,11 @@ def test_a_repeated_message_that_finds_no_sign_of_life_explains_a_step_that_was_
     assert {fault: count for fault, count in world.injected.items() if count} == {faults.RESTART: 1}
 
 
+def test_a_dead_letter_that_is_told_of_when_its_event_was_dismissed_strands_no_run() -> None:
+    world = drawn(990002081)
+    assert not world.violations, described(world)
+
+
 @pytest.mark.parametrize("hash_seed", ["1", "4711"])
 def test_a_seed_gives_the_same_trace_in_any_process(hash_seed: str) -> None:
     seeds = range(20)

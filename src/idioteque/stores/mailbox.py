@@ -63,6 +63,8 @@ DISMISSED = "SELECT holder FROM dismissals WHERE run_id = :run_id AND name = :na
 DISMISS = """INSERT INTO dismissals (run_id, name, holder, at_ms) VALUES (:run_id, :name, :holder, :at_ms)
     ON CONFLICT (run_id, name) DO NOTHING"""
 
+ANY_DISMISSAL = "SELECT EXISTS (SELECT 1 FROM dismissals WHERE run_id = :run_id)"
+
 # Which of the events noted was accepted last.
 LATEST = "SELECT value FROM marks WHERE name = :name"
 
@@ -73,6 +75,11 @@ ADVANCE_MARK = """INSERT INTO marks (name, value, at_ms) VALUES (:name, :value, 
 
 # Whether a run has taken an event already.
 TAKEN = "SELECT 1 FROM steps WHERE run_id = :run_id AND taken = :event_id"
+
+
+def is_dismissed(tx: Transaction, run_id: str) -> bool:
+    """Return whether a run met another one at a name, or was displaced by a later event."""
+    return bool(tx.execute(ANY_DISMISSAL, {"run_id": run_id})[0][0])
 
 
 class Mailbox:

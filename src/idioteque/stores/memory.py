@@ -276,7 +276,9 @@ class MemoryStore(MemoryInsight, MemoryRunLog):
 
     async def trouble(self, run_id: str, trouble: Trouble, new: NewRun | None = None) -> None:
         with self._lock:
-            stored = self._runs.get(run_id) or (None if new is None else self._create(run_id, new))
+            stored = self._runs.get(run_id)
+            if stored is None and new is not None and run_id not in self._dismissals:
+                stored = self._create(run_id, new)
             if stored is not None:
                 ledger.note_trouble(stored.run, trouble)
 

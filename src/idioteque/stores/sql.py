@@ -33,7 +33,7 @@ from idioteque.store import (
 )
 from idioteque.stores.diary import attempts_of, deliveries_of, note_attempt, note_delivery, note_ends
 from idioteque.stores.insight import SqlInsight
-from idioteque.stores.mailbox import Mailbox
+from idioteque.stores.mailbox import Mailbox, is_dismissed
 from idioteque.stores.old_runs import FORGET_SENT, OldRuns
 from idioteque.stores.opening import OpenedDatabase
 from idioteque.stores.run_log import SqlRunLog
@@ -227,7 +227,9 @@ class SqlStore(Mailbox, OldRuns, SqlInsight, SqlRunLog):
     async def trouble(self, run_id: str, trouble: Trouble, new: NewRun | None = None) -> None:
         def operation(tx: Transaction) -> None:
             now_ms = time_ms(tx, self._clock)
-            run = load_run(tx, run_id) or (None if new is None else create(tx, run_id, new, now_ms))
+            run = load_run(tx, run_id)
+            if run is None and new is not None and not is_dismissed(tx, run_id):
+                run = create(tx, run_id, new, now_ms)
             if run is not None:
                 ledger.note_trouble(run, trouble)
                 save_run(tx, run)

@@ -222,6 +222,17 @@ class OperationsContract:
         assert await store.occupy("another", "run_2", until_end=True) == "run_2"
         assert await store.occupy("n", "run_4", until_end=True) == "run_3"
 
+    async def test_what_is_told_late_of_a_dismissed_run_does_not_create_it(self, store: Store) -> None:
+        assert await store.occupy("n", RUN, until_end=True) == RUN
+        assert await store.occupy("n", "run_2", until_end=True) == RUN
+        assert await store.latest("d", "evt_4", 2, "run_4") == "evt_4"
+        assert await store.latest("d", "evt_3", 1, "run_3") == "evt_4"
+        for number in (2, 3):
+            trouble = Trouble("dead_letter", "503")
+            await store.trouble(f"run_{number}", trouble, NewRun(f"evt_{number}", "pay", b"{}"))
+            assert await store.get(f"run_{number}") is None
+        assert await store.list() == []
+
     async def test_who_was_dismissed_and_never_begins_keeps_no_name(self, store: Store) -> None:
         assert await store.occupy("first", "run_2", until_end=False) == "run_2"
         assert await store.occupy("n", RUN, until_end=True) == RUN
