@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import html
 import json
 import re
 
 import pytest
 
 from idioteque.console.rendering import brief
+from idioteque.console.writing import body_text, written_body
 from idioteque.function import run_id
 from idioteque.ids import new_id
 from tests.console.browse import HOSTILE, Visitor
@@ -181,6 +184,44 @@ def test_what_is_sent_again_keeps_everything_that_it_was_sent_with(place: Place)
             "maxRetries": retries,
         }
     assert visitor.act(f"/messages/{first}", f"/messages/{first}/retry").status == 400, "it is over"
+
+
+@pytest.mark.parametrize(
+    ("body", "is_carried"),
+    [
+        (b"a\x1b[1m\x00\tb\r\nc\n", False),
+        (b"line\r\nline\n", False),
+        (b"\xff\x00\xfe", False),
+        ("\u202eabc".encode(), False),
+        (b"x" * 100_001, False),
+        (b"\nfirst", True),
+        (b"line\r\nline\r\n", True),
+        (b"", True),
+    ],
+)
+def test_a_body_that_was_not_edited_is_sent_byte_by_byte(place: Place, body: bytes, is_carried: bool) -> None:
+    visitor, path = place.visitor(), f"/bytes-{hashlib.sha256(body).hexdigest()[:9]}"
+    bad = place.publish(f"/bad{path}", body, Retries="0")
+    until(lambda: bad in visitor.get("/dead-letters").text)
+    letter = json.loads(place.get(f"/v2/dlq?messageId={bad}"))["messages"][0]["dlqId"]
+    filled = re.search(r'<textarea id="body"[^>]*>\n([^<]*)</textarea>', visitor.get(f"/dead-letters/{letter}").text)
+    assert (filled is not None) is is_carried
+    fields = {"url": f"{place.destination.url}{path}"}
+    if filled is None:
+        refused = visitor.act("/runs", f"/dead-letters/{letter}/edit", {**fields, "body": "other"})
+        assert refused.status == 400, "what was not edited of it would be sent altered"
+    else:
+        fields["body"] = html.unescape(filled[1]).replace("\n", "\r\n")  # as browsers send it
+    assert visitor.act("/runs", f"/dead-letters/{letter}/edit", fields).status == 303
+    until(lambda: any(request.target == path for request in place.destination.received))
+    assert [request.body for request in place.destination.received if request.target == path] == [body]
+
+
+def test_an_edited_body_keeps_the_line_ends_that_it_has() -> None:
+    assert body_text(b"a\r\nb\r\n") == "a\nb\n"
+    assert written_body("a\nc\n", b"a\r\nb\r\n") == b"a\r\nc\r\n"
+    assert written_body("a\nc\n", b"a\nb\n") == b"a\nc\n"
+    assert written_body("", b"a") == b""
 
 
 def test_a_message_that_waits_is_retried_now(place: Place) -> None:

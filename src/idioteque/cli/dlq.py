@@ -108,9 +108,9 @@ def edit(
     body = None if data is None else body_from(data)
 
     async def act(qstash: QStash) -> tuple[Resending, str]:
-        kept = [one for one in headers_of(await qstash.dead_letter(dlq_id), "header") if one[0].lower() not in gone]
-        edits = Edits(url, method, [*kept, *given], body)
-        instead = await edited(qstash, dlq_id, edits)
+        letter = await qstash.dead_letter(dlq_id)
+        kept = [one for one in headers_of(letter, "header") if one[0].lower() not in gone]
+        instead = await edited(qstash, letter, Edits(url, method, [*kept, *given], body))
         return instead, "" if dry_run else await replace_letter(qstash, dlq_id, instead)
 
     instead, message_id = ask(act)

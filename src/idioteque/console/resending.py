@@ -72,9 +72,8 @@ async def retry_now(qstash: QStash, entry: Json) -> str:
     return sent
 
 
-async def edited(qstash: QStash, dlq_id: str, edits: Edits) -> Resending:
+async def edited(qstash: QStash, letter: Json, edits: Edits) -> Resending:
     """Return the message of a dead letter as it would be sent with these edits."""
-    letter = await qstash.dead_letter(dlq_id)
     logged = await last_entry(qstash, text(letter, "messageId")) or letter  # the log has its timeout, too
     headers = republishing(logged, edits.headers)
     if edits.method is not None:

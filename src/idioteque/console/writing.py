@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from idioteque.console.rendering import visible
 from idioteque.errors import InvalidValue
+
+BODY_CHARS_MAX = 100_000
 
 
 def written_headers(text: str) -> list[tuple[str, str]]:
@@ -22,3 +25,32 @@ def written_headers(text: str) -> list[tuple[str, str]]:
 def headers_text(headers: Sequence[tuple[str, str]]) -> str:
     """Return headers as they are written in a form."""
     return "\n".join(f"{name}: {value}" for name, value in headers)
+
+
+def body_text(body: bytes) -> str | None:
+    """Return a body as a form is filled with it, each line ended by LF; None when a form cannot carry it unaltered.
+
+    So it is with what is no text, is longer than `BODY_CHARS_MAX`, has characters that nobody sees, or ends its lines
+    in two ways.
+    """
+    try:
+        whole = body.decode()
+    except UnicodeDecodeError:
+        return None
+    shown = whole.replace("\r\n", "\n")
+    is_even = whole in (shown, shown.replace("\n", "\r\n"))
+    return shown if is_even and len(shown) <= BODY_CHARS_MAX and visible(shown) == shown else None
+
+
+def written_body(written: str | None, body: bytes) -> bytes | None:
+    """Return what is to be instead of a body that a form was filled with; None when nobody edited it, so that it stays.
+
+    `written` is None where the form had no field for it. Raise `InvalidValue` for a text instead of a body that a form
+    cannot carry.
+    """
+    shown = body_text(body)
+    if written is None or written == shown:
+        return None
+    if shown is None:
+        raise InvalidValue("no form can carry this body unaltered, so it stays as it is")
+    return written.replace("\n", "\r\n" if b"\r\n" in body else "\n").encode()

@@ -20,7 +20,7 @@ from idioteque.console.entries import (
 )
 from idioteque.console.frame import Answer, Done, Page, Screen, Visit
 from idioteque.console.resending import OWN, Edits, edited, replace_letter
-from idioteque.console.writing import headers_text, written_headers
+from idioteque.console.writing import body_text, headers_text, written_body, written_headers
 from idioteque.errors import InvalidValue
 
 GROUPED_MAX = 500
@@ -65,13 +65,14 @@ class LettersView:
 
 @dataclass(frozen=True, slots=True)
 class LetterView:
-    """One dead letter; `own_headers` are those that an edit begins with, one a line."""
+    """One dead letter; an edit begins with `own_headers`, one a line, and `own_body`, None where no form carries it."""
 
     letter: Letter
     method: str
     headers: tuple[tuple[str, str], ...]
     body: Payload
     own_headers: str
+    own_body: str | None
     response: Payload
     response_headers: tuple[tuple[str, str], ...]
     carried: Carried | None
@@ -133,6 +134,7 @@ async def show_letter(visit: Visit) -> Answer:
         headers=headers,
         body=payload(body, chars_max),
         own_headers=headers_text([(name, value) for name, value in headers if not name.lower().startswith(OWN)]),
+        own_body=body_text(body),
         response=payload(plain_body(row, "responseBody"), chars_max),
         response_headers=headers_of(row, "responseHeader"),
         carried=carried(body, text(row, "messageId")),
@@ -158,8 +160,10 @@ async def change_many(visit: Visit) -> Answer:
 async def edit_and_retry(visit: Visit) -> Answer:
     """Publish a dead letter's message with another URL, other headers or another body, then delete the letter."""
     headers = written_headers(visit.written("headers")) if "headers" in dict(visit.form) else None
-    edits = Edits(visit.given("url").strip() or None, None, headers, visit.written("body").encode())
-    instead = await edited(visit.api, visit.path["id"], edits)
+    written = visit.written("body") if "body" in dict(visit.form) else None
+    letter = await visit.api.dead_letter(visit.path["id"])
+    edits = Edits(visit.given("url").strip() or None, None, headers, written_body(written, plain_body(letter)))
+    instead = await edited(visit.api, letter, edits)
     message_id = await replace_letter(visit.api, visit.path["id"], instead)
     return Done(f"message {message_id} is on its way instead", f"/messages/{message_id}")
 

@@ -10,9 +10,8 @@ from idioteque.client import ApiRefusal, Json
 from idioteque.console.entries import forwarded, headers_of, items, plain_body, text
 from idioteque.console.frame import Answer, Done, Page, Screen, Visit
 from idioteque.console.pages.resources import Tick, ticks_of
-from idioteque.console.rendering import visible
 from idioteque.console.resending import headers_of_schedule, refuse_redacted
-from idioteque.console.writing import headers_text, written_headers
+from idioteque.console.writing import body_text, headers_text, written_body, written_headers
 from idioteque.cron import parse_cron
 from idioteque.errors import InvalidValue
 
@@ -126,7 +125,8 @@ async def _saved(visit: Visit, row: Json | None, draft: Draft) -> Answer:
 def _form(visit: Visit, row: Json | None, draft: Draft, field: str = "", error: str = "") -> Page:
     ticks, _ = _next_ticks(visit, draft)
     kept = () if row is None else tuple(_kept_headers(row))
-    view = ScheduleFormView(row is None, draft, ticks, kept, _is_body_kept(row), field, error)
+    is_body_kept = row is not None and body_text(plain_body(row)) is None
+    view = ScheduleFormView(row is None, draft, ticks, kept, is_body_kept, field, error)
     return Page("schedule_form.html", view, 400 if error else 200, refusal=error)
 
 
@@ -147,7 +147,7 @@ def _draft_of(row: Json) -> Draft:
     return Draft(
         id=text(row, "scheduleId"), destination=text(row, "destination"), cron=cron, zone=zone,
         queue=text(row, "queueName"), method=text(row, "method") or "POST",
-        headers=headers_text(headers_of(row, "header")), body="" if _is_body_kept(row) else _shown_body(row),
+        headers=headers_text(headers_of(row, "header")), body=body_text(plain_body(row)) or "",
         retries=text(row, "retries"), label=",".join(str(one) for one in items(row, "labels")) or text(row, "label"),
     )  # fmt: skip
 
@@ -177,23 +177,12 @@ def _kept_headers(row: Json) -> list[tuple[str, str]]:
 
 
 def _body(row: Json | None, draft: Draft) -> bytes:
-    if row is not None and (_is_body_kept(row) or draft.body == _shown_body(row)):
-        return plain_body(row)  # to the byte: a browser has other line ends
-    return draft.body.encode()
-
-
-def _is_body_kept(row: Json | None) -> bool:
     if row is None:
-        return False
-    try:
-        shown = plain_body(row).decode()
-    except UnicodeDecodeError:
-        return True
-    return visible(shown.replace("\r\n", "\n")) != shown.replace("\r\n", "\n")
-
-
-def _shown_body(row: Json) -> str:
-    return plain_body(row).decode(errors="replace").replace("\r\n", "\n")
+        return draft.body.encode()
+    kept = plain_body(row)
+    written = None if body_text(kept) is None else draft.body
+    edited = written_body(written, kept)
+    return kept if edited is None else edited
 
 
 async def _exists(visit: Visit, schedule_id: str) -> bool:
