@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
-from idioteque.errors import ConfigurationError
 from idioteque.paths import Path
-from idioteque.store import NewRun, RunRecord, Status, StepRecord, Store
+from idioteque.store import NewRun, RunRecord, Status, StepRecord, Store, required
 
 EFFECTS_MAX = 200
 """How many runs, and how many steps, are told of one event."""
@@ -52,7 +51,4 @@ def insight_of(store: Store) -> Insight | None:
 
 def insight_into(store: Store) -> Insight:
     """Return the store as one that tells of many runs; raise `ConfigurationError` when it does not."""
-    found = insight_of(store)
-    if found is None:
-        raise ConfigurationError(f"{type(store).__name__} does not tell of many runs at once")
-    return found
+    return required(insight_of(store), store, "tell of many runs at once")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol, cast
 
-from idioteque.errors import ConfigurationError, storable
+from idioteque.errors import storable
 from idioteque.paths import Path
-from idioteque.store import Store
+from idioteque.store import Store, required
 
 LINES_KEPT = 200
 LOG_BYTES_MAX = 64 * 1024
@@ -75,10 +75,7 @@ def run_log_of(store: Store) -> RunLog | None:
 
 def run_log_in(store: Store) -> RunLog:
     """Return the store as one that keeps lines; raise `ConfigurationError` when it does not."""
-    found = run_log_of(store)
-    if found is None:
-        raise ConfigurationError(f"{type(store).__name__} does not keep what functions log")
-    return found
+    return required(run_log_of(store), store, "keep what functions log")
 
 
 def in_order(line: LogLine) -> tuple[int, int, str]:

@@ -13,7 +13,7 @@ from idioteque.clock import Clock
 from idioteque.dispatcher import Dispatcher, throttling_of
 from idioteque.durations import Duration, seconds
 from idioteque.engine import Outbox
-from idioteque.errors import ConfigurationError, InvalidValue, RunCancelled, RunFailed, RunUnknown
+from idioteque.errors import InvalidValue, RunCancelled, RunFailed, RunUnknown
 from idioteque.events import EventsSchema
 from idioteque.function import Function
 from idioteque.function import run_id as derived_run_id
@@ -25,7 +25,7 @@ from idioteque.payloads import unpacked
 from idioteque.records import AttemptRecord, describe, described
 from idioteque.rerun import rerun
 from idioteque.runlog import Log, run_log_in
-from idioteque.store import NEVER_MS, Outcome, RunRecord, Status, StepRecord, Store
+from idioteque.store import NEVER_MS, Outcome, RunRecord, Status, StepRecord, Store, required
 from idioteque.upkeep import Upkeep, upkeep_of
 
 PAGE_MAX = 1000
@@ -298,10 +298,7 @@ class Runs:
         )
 
     def _upkeep(self) -> Upkeep:
-        upkeep = upkeep_of(self._store)
-        if upkeep is None:
-            raise ConfigurationError(f"{type(self._store).__name__} does not look after old runs")
-        return upkeep
+        return required(upkeep_of(self._store), self._store, "look after old runs")
 
     def _value(self, record: RunRecord) -> Any:
         if record.outcome is None:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
+from idioteque.errors import ConfigurationError
 from idioteque.paths import BODY, Path
 from idioteque.records import Outcome as Outcome
 from idioteque.records import RunRecord as RunRecord
 from idioteque.records import Status as Status
 from idioteque.records import StepRecord as StepRecord
 from idioteque.records import Trouble as Trouble
+
+T = TypeVar("T")
 
 MAX_STRIKES = 3
 TAKEOVER_AFTER_MS = 1500
@@ -367,3 +370,10 @@ class Store(Protocol):
     async def close(self) -> None:
         """Finish what was begun and let go of the storage."""
         ...
+
+
+def required(part: T | None, store: Store, doing: str) -> T:
+    """Return a part that not every store has; raise `ConfigurationError` when this one does not have it."""
+    if part is None:
+        raise ConfigurationError(f"{type(store).__name__} does not {doing}")
+    return part
