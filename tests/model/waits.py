@@ -32,7 +32,6 @@ class Watch:
         for letter in (yield from self.letters()):
             recorded = yield from take(self.world, self.call, self.one.run_id, self.spec.path, letter)
             if recorded is not None:
-                yield from self.call(lambda: self.world.store.unwatch(self.one.run_id, self.spec.path))
                 return recorded
         return None
 

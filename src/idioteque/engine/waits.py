@@ -31,14 +31,17 @@ class Watch:
         self._where = where
 
     async def prepare(self, path: Path) -> Recorded | None:
-        """Register, then look whether the event is there already."""
+        """Register, then look whether the event is there already.
+
+        The watcher stays when it is: this pass may be that of a stray copy of a message, which nobody repeats if it
+        breaks off. Then the event's own message finds the watcher, and has the run go on.
+        """
         await self._store.watch(self._lease, path, self._types, json.dumps(self._where).encode())
         for letter in await self._store.letters(self._types, self._since_ms):
             if letter.event_id == self._own_event_id:
                 continue
             recorded = await deliver(self._store, self._lease.run_id, path, letter, self._where)
             if recorded is not None:
-                await self._store.unwatch(self._lease.run_id, path)
                 return recorded
         return None
 

@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from idioteque import Context, Retry, RetryAfter, RunFailed, StepFailed
+from idioteque.transport import HttpRequest
 from tests.library.engine.rig import STORES, Order, Rig
 
 ONCE = Retry(max_attempts=1)
@@ -203,6 +204,22 @@ async def test_an_event_delivered_twice_is_taken_once(rig: Rig) -> None:
 
     assert await result(rig, run_id) == [True, 100]
     assert rig.effects == {"after": 1}
+
+
+async def test_an_event_that_a_stray_copy_of_a_message_took_and_broke_off_is_not_lost(rig: Rig) -> None:
+    declare_waiter(rig)
+    run_id = await start(rig)
+    begun = rig.dispatcher.sent[0]
+    rig.faults.fail_on = {("take", 1), ("commit", 1)}
+    await rig.worker.publish(Paid(order_id="1", cents=100))
+    await rig.clock.settle()  # it is in the mailbox, and its message will come again
+    assert rig.faults.injected == 1
+    headers = [("Upstash-Message-Id", "msg_stray")]
+    answer = await rig.mount().handle(HttpRequest("POST", "/", headers, begun.body))
+    assert (answer.status, rig.faults.injected, rig.effects) == (503, 2, {"after": 1}), "nobody sends it once more"
+
+    assert await result(rig, run_id) == [True, 100]
+    assert rig.effects == {"after": 2}
 
 
 @pytest.mark.parametrize("after", [False, True])
