@@ -78,6 +78,11 @@ def failure_handler(function: Function) -> Function | None:
     return Function(function.id + FAILURE_SUFFIX, NO_EVENT, function.on_failure, codec=codec)
 
 
+def failure_event_id(run: str, epoch: int) -> str:
+    """Return the id of the event that a failed run is for its failure handler, anew in each epoch of the run."""
+    return f"{run}.{epoch}" if epoch else run
+
+
 _TIMED = re.compile(r"evt_([0-9a-f]{12})[0-9a-f]{20}\Z")
 
 

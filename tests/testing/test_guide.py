@@ -32,11 +32,11 @@ def run(project: pytest.Pytester, *arguments: str) -> pytest.RunResult:
 
 
 def test_every_block_of_code_says_which_file_it_is() -> None:
-    assert len(FILES) == GUIDE.count("```python") == 6
+    assert len(FILES) == GUIDE.count("```python") == 7
 
 
 def test_the_tests_of_the_guide_pass(project: pytest.Pytester) -> None:
-    run(project).assert_outcomes(passed=5)
+    run(project).assert_outcomes(passed=7)
 
 
 def test_chaos_finds_what_the_guide_says(project: pytest.Pytester) -> None:

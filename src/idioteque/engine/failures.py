@@ -65,6 +65,12 @@ def raised(key: str, payload: bytes) -> StepFailed:
     return cls(key, document["type"], document["message"], document["traceback"])
 
 
+def recorded_as(error: StepFailed) -> Outcome:
+    """Return the recorded failure that is raised as this exception."""
+    kind = next((kind for kind, cls in _CLASSES.items() if isinstance(error, cls)), FAILED)
+    return _outcome(kind, error.type, error.message, error.traceback)
+
+
 def overdue(function: Function, started: Started, now_ms: int) -> Exception | None:
     """Return what ends a run that took longer than its function allows, or None for one that has time left."""
     timeout_s = function.controls.timeout_s

@@ -12,7 +12,7 @@ from idioteque.clock import Clock
 from idioteque.dispatcher import RETRY_HORIZON_S, Dispatcher, EventEnvelope, Outgoing, RunEnvelope
 from idioteque.engine.endings import Postponed
 from idioteque.events import EventsSchema
-from idioteque.function import Published, run_id
+from idioteque.function import Published, failure_event_id, run_id
 from idioteque.ids import derived_id, jittered
 from idioteque.paths import Path, path_text
 from idioteque.store import Busy, RunRecord, Watcher
@@ -170,7 +170,7 @@ class Outbox:
 
     async def fail(self, run: str, handler_id: str, failure: bytes, epoch: int) -> None:
         """Start the failure handler of a run that failed: a run of its own, whose event is the failure."""
-        event_id = f"{run}.{epoch}" if epoch else run
+        event_id = failure_event_id(run, epoch)
         await self.start([RunEnvelope(event_id, handler_id, self._not_after_ms(0), failure)])
 
     def _again(self, envelope: RunEnvelope, path: str, attempts: int, delay_ms: int) -> Outgoing:

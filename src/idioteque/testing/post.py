@@ -14,10 +14,11 @@ from idioteque.dispatcher import Envelope, EventEnvelope, Outgoing, RunEnvelope,
 from idioteque.dispatchers.local import InlineDispatcher
 from idioteque.errors import EventRejected, IdiotequeError
 from idioteque.events import EventsSchema, type_of
-from idioteque.function import run_id
+from idioteque.function import failure_event_id, run_id
 from idioteque.ids import new_id
 from idioteque.paths import BODY, Path, path_text
-from idioteque.store import Claim, Lease, Started, Store, Won
+from idioteque.store import Claim, Lease, Started, StepRecord, Store, Won
+from idioteque.stores import MemoryStore
 from idioteque.testing.chaos import Rehearsal
 from idioteque.testing.clock import ManualClock
 from idioteque.testing.movement import Crashed, Delivery, HarnessError, Movement, activity_here, delivery_here
@@ -64,9 +65,13 @@ async def at_boundary(
 
 
 class WatchedStore:
-    """Any store; remembers the runs in the order of their beginnings, and how often each outcome was recorded."""
+    """A store in memory; remembers the runs in the order of their beginnings, and how often each outcome was recorded.
 
-    def __init__(self, store: Store, rehearsal: Rehearsal | None) -> None:
+    `histories` are what the runs of an event begin with, by the event's id.
+    """
+
+    def __init__(self, store: MemoryStore, rehearsal: Rehearsal | None) -> None:
+        self.histories: dict[str, Sequence[StepRecord]] = {}
         self.run_ids: dict[str, None] = {}
         self.recorded: Counter[tuple[str, Path]] = Counter()
         self._store = store
@@ -89,6 +94,8 @@ class WatchedStore:
                 return None
 
             async def call() -> Any:
+                if name == "claim":
+                    await self._give_history(args[0])
                 answer = await method(*args, **kwargs)
                 self._note(name, args, answer, delivery)
                 return answer
@@ -97,6 +104,12 @@ class WatchedStore:
             return await at_boundary(self._rehearsal, name, self._named(name, args), call, spared)
 
         return watched
+
+    async def _give_history(self, claim: Claim) -> None:
+        history = None if claim.new is None else self.histories.get(claim.new.event_id)
+        if history is not None and claim.new is not None:
+            await self._store.seed(claim.run_id, claim.new, history)
+            self.histories[failure_event_id(claim.run_id, 0)] = history
 
     def _spared(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Sequence[str]:
         """Return where no process is lost: a step at most once is interrupted then, which it was asked to be."""

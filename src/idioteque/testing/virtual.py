@@ -23,9 +23,10 @@ from idioteque.function import Function, Handler, Published
 from idioteque.ids import derived_id, nonce
 from idioteque.paths import Path, path_text
 from idioteque.runs import Run
-from idioteque.store import Store
+from idioteque.store import StepRecord, Store
 from idioteque.stores import MemoryStore
 from idioteque.testing.chaos import Ending, Rehearsal, RunEnd, current_rehearsal
+from idioteque.testing.given import history_of
 from idioteque.testing.movement import HarnessClock, HarnessError, Movement
 from idioteque.testing.post import HarnessDispatcher, PublishedEvent, WatchedStore
 from idioteque.values import NotSerializable, codec_of
@@ -146,26 +147,39 @@ class Harness:
         delay: Duration | None = None,
         not_before: datetime | None = None,
         deduplication_id: str | None = None,
+        given: Mapping[str, Any] | None = None,
     ) -> Published:
-        """Publish an event as `Worker.publish` does, and let everything happen that needs no time to pass."""
+        """Publish an event as `Worker.publish` does, and let everything happen that needs no time to pass.
+
+        The runs that it starts, those of `on_failure` too, begin with the outcomes that are `given`, by path and in the
+        order of their ends: plain JSON values as results, exceptions as failures. Such a step is not run. That goes for
+        every kind of step: a sleep or a timeout of a wait is None, an event that was waited for is its JSON.
+        """
+        history = history_of(given or {})
         published = await self.worker.publish(
             event, retries=retries, delay=delay, not_before=not_before, deduplication_id=deduplication_id
         )
-        await self.settle()
-        return published
+        return await self._sent(published, history)
 
-    async def tick(self, function: Function | str) -> Published:
+    async def tick(self, function: Function | str, *, given: Mapping[str, Any] | None = None) -> Published:
         """Let the schedule of a function with `cron=` be due now; schedules are never due by themselves here.
 
-        Return what `run` takes. Everything happens that needs no time to pass.
+        Return what `run` takes. Everything happens that needs no time to pass. `given` is as in `publish`.
         """
+        history = history_of(given or {})
         function_id = function.id if isinstance(function, Function) else function
         known = {each.id: each for each in self.worker.functions if each.cron is not None}
         if function_id not in known:
             raise HarnessError(f"there is no function {function_id!r} with cron=, but {', '.join(known) or 'none'}")
         sent = await self._dispatcher.send([Outgoing(tick_body(function_id), derived_id("dd", "tick", nonce()))])
+        return await self._sent(Published(TickEnvelope(function_id, sent[0]).event_id, sent[0]), history)
+
+    async def _sent(self, published: Published, history: Sequence[StepRecord]) -> Published:
+        """Let come what was sent: nothing of it is delivered before the loop has turned, and sending does not wait."""
+        if history:
+            self._watched.histories[published.event_id] = history
         await self.settle()
-        return Published(TickEnvelope(function_id, sent[0]).event_id, sent[0])
+        return published
 
     async def settle(self) -> None:
         """Let everything happen that needs no time to pass; steps in threads and real waits are waited for."""

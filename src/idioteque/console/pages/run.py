@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from starlette.responses import Response
 
+from idioteque.console.cases import pytest_case
 from idioteque.console.entries import Payload, curl, payload
 from idioteque.console.frame import Answer, Done, NotShown, Page, Screen, Visit
 from idioteque.console.history import AttemptLine, JournalLine, LoggedLine, attempt_lines, journal, logged_lines
@@ -18,6 +19,7 @@ from idioteque.console.rendering import pretty
 from idioteque.console.traffic import MESSAGES_MAX, Delivery, deliveries_of, place_in_line
 from idioteque.console.waterfall import Waterfall, waterfall
 from idioteque.errors import InvalidValue, RunUnknown
+from idioteque.function import FAILURE_SUFFIX, failure_event_id, run_id
 from idioteque.paths import path_text
 from idioteque.payloads import unpacked
 from idioteque.records import RunRecord, described
@@ -108,7 +110,7 @@ async def show_run(visit: Visit) -> Answer:
         origin=_origin(record),
         mount_url=mount_url,
         curl=curl(visit.services.settings.api_url, mount_url or "https://YOUR-MOUNT", _JSON, record.event),
-        pytest=pytest_case(record),
+        pytest=pytest_case(record, await _failure_of(visit, record)),
         finished_at_ms=record.finished_at_ms,
     )
     return Page("run.html", view)
@@ -130,6 +132,14 @@ async def _reason(visit: Visit, record: RunRecord) -> Reason | None:
     return Reason(found.cause, said, None if found.until is None else round(found.until.timestamp() * 1000))
 
 
+async def _failure_of(visit: Visit, record: RunRecord) -> RunRecord | None:
+    """Return the run of the function's `on_failure`, if there is one."""
+    if record.status != "failed":
+        return None
+    event_id = failure_event_id(record.run_id, record.epoch)
+    return await visit.runs.record(run_id(event_id, record.function_id + FAILURE_SUFFIX))
+
+
 def _origin(record: RunRecord) -> tuple[str, str] | None:
     options: dict[str, Any] = json.loads(record.options)
     match options.get(ORIGIN):
@@ -137,29 +147,6 @@ def _origin(record: RunRecord) -> tuple[str, str] | None:
             return run_id, step
         case _:
             return None
-
-
-def pytest_case(record: RunRecord) -> str:
-    """Return a test that runs the function on this run's event, as it stands."""
-    name = "".join(c if c.isascii() and c.isalnum() else "_" for c in record.function_id)
-    event = repr(cast(object, json.loads(record.event)))
-    wanted = "completed" if record.status != "failed" else "failed"
-    start = f"h.tick({record.function_id!r})" if record.event_id.startswith("tick_") else "h.publish(event)"
-    return (
-        "from idioteque.testing import harness\n\n"
-        "from your_app import worker\n\n\n"
-        f"async def test_{name}_as_in_{_identifier(record.run_id)}() -> None:\n"
-        f"    event = {event}\n"
-        "    async with harness(worker) as h:\n"
-        f"        published = await {start}\n"
-        "        await h.finish()\n"
-        f"        run = await worker.runs.get(published.run_id({record.function_id!r}))\n"
-        f"    assert run is not None and run.status == {wanted!r}, run\n"
-    )
-
-
-def _identifier(text: str) -> str:
-    return "".join(c if c.isascii() and c.isalnum() else "_" for c in text)
 
 
 def _errors(record: RunRecord) -> Sequence[Failing]:
