@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
 import sys
 import tempfile
 import urllib.request
@@ -25,6 +26,7 @@ from tests.console.browse import Visitor
 from tests.console.conftest import browser_path
 from tests.destination import Received, open_destination, until
 from tests.processes import ServerProcess, start_server
+from tests.workers import environment_for, free_port, start_app
 
 SIZES = {"wide": (1600, 900), "narrow": (400, 800)}
 SCREENS = {"overview": "/", "runs": "/runs", "messages": "/messages", "dead-letters": "/dead-letters",
@@ -99,9 +101,14 @@ def main(target: Path) -> None:
     with tempfile.TemporaryDirectory() as folder, open_destination(answer) as destination, sync_playwright() as driver:
         directory = Path(folder)
         with ThreadPoolExecutor(1) as thread:  # a loop of its own: the driver has one in this
-            ids = thread.submit(lambda: asyncio.run(shop.fill(directory / "runs.db"))).result()
             thread.submit(lambda: asyncio.run(remember(directory / "server.db"))).result()
-        server = start_server(directory, args=["--store", f"sqlite:///{directory / 'runs.db'}"])
+            server = start_server(directory, args=["--store", f"sqlite:///{directory / 'runs.db'}"])
+            port = free_port()
+            own = {"SHOP_FOLDER": folder, "SHOP_PORT": str(port), "PYTHONPATH": str(ROOT)}
+            os.environ.update(environment_for(server, own))
+            starting = start_app("tests.console.shop:make_app", port, os.environ, directory / "app.log")
+            app = thread.submit(lambda: asyncio.run(starting)).result()
+            ids = thread.submit(lambda: asyncio.run(shop.fill())).result()
         browser = driver.chromium.launch(executable_path=browser_path(), args=["--no-sandbox"])
         try:
             fill(server, destination.url)
@@ -126,6 +133,7 @@ def main(target: Path) -> None:
                     context.close()
         finally:
             browser.close()
+            app.stop()
             server.stop()
 
 

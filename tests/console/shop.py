@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
+from starlette.applications import Starlette
+from starlette.routing import Route
 
-from idioteque import Context, InlineDispatcher, NonRetryableError, Retry, Worker
+from idioteque import Context, NonRetryableError, QStashDispatcher, Retry, Worker
 
 ORDERS = 12
 
@@ -50,7 +53,12 @@ async def send(what: str) -> str:
     return f"sent {what}"
 
 
-def declare(worker: Worker) -> None:
+def make_worker() -> Worker:
+    """Return the shop's worker, which the app has and whoever fills its store: both go by the environment."""
+    mount_url = f"http://127.0.0.1:{os.environ['SHOP_PORT']}/api/worker"
+    store = f"sqlite:///{Path(os.environ['SHOP_FOLDER']) / 'runs.db'}"
+    worker = Worker(events_schema=Event, store=store, dispatcher=QStashDispatcher(mount_url=mount_url, retries=0))
+
     @worker.function("process-order", on=OrderPlaced, retry=Retry(max_attempts=1))
     async def process_order(event: OrderPlaced, ctx: Context) -> str:
         async def fulfil() -> list[str]:
@@ -72,6 +80,13 @@ def declare(worker: Worker) -> None:
         await ctx.sleep("cool-down", "3d")
         await ctx.execute("send-tips", send, f"tips to {event.user}")
 
+    return worker
+
+
+def make_app() -> Starlette:
+    worker = make_worker()
+    return Starlette(routes=[Route("/api/worker", worker.dispatcher.mount(worker))])
+
 
 async def reached(worker: Worker, run_id: str, *statuses: str) -> None:
     async with asyncio.timeout(60):
@@ -79,12 +94,9 @@ async def reached(worker: Worker, run_id: str, *statuses: str) -> None:
             await asyncio.sleep(0.01)
 
 
-async def fill(path: Path) -> dict[str, str]:
-    """Leave runs in a store; return the ids of one that is completed, one that failed and one that waits."""
-    dispatcher = InlineDispatcher()
-    worker = Worker(events_schema=Event, store=f"sqlite:///{path}", dispatcher=dispatcher)
-    declare(worker)
-    dispatcher.mount(worker)
+async def fill() -> dict[str, str]:
+    """Sell something; return the ids of a run that is completed, one that failed and one that waits."""
+    worker = make_worker()
     items = ["tea pot", "two cups", "green tea, 250 g", "sugar tongs"]
     published = {
         number: await worker.publish(

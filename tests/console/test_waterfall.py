@@ -97,6 +97,13 @@ def test_long_idle_time_is_cut_short_and_says_how_long_it_was() -> None:
     assert all(bar.x >= 0 and bar.x + bar.width <= 100 for bar in shown.values())
 
 
+def test_a_run_that_does_nothing_but_wait_is_drawn_without_a_cut() -> None:
+    record = run(unended(("payment",), waits_for="a payment"), status="waiting", end_ms=None)
+    picture = waterfall(record, BEGIN_MS + 86_400_000)
+    assert picture.gaps == ()
+    assert [bars(lane) for lane in picture.lanes] == [[("wait", 0, 100)]]
+
+
 def test_a_step_stands_below_the_one_it_lies_in_in_the_order_of_beginnings() -> None:
     steps = [ended(("late",), 900, 100), ended(("outer", "second"), 700, 100), ended(("outer", "first"), 300, 100)]
     picture = waterfall(run(*steps), BEGIN_MS)

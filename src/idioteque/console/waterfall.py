@@ -10,7 +10,8 @@ from idioteque.paths import Path
 from idioteque.store import NEVER_MS, RunRecord, StepRecord
 
 GAP_SHARE = 0.2
-"""A stretch in which nothing happens is cut short when it is more than this part of the whole."""
+"""A stretch in which nothing happens is cut short when it is more than this part of the whole; a run that did nothing
+but wait is drawn as it was."""
 GAP_MS_MIN = 2000
 GAP_WIDTH = 0.06
 TICKS = 5
@@ -83,7 +84,7 @@ class _Scale:
     def __init__(self, busy: Sequence[tuple[int, int]], begin_ms: int, end_ms: int) -> None:
         self.begin_ms, self.end_ms = begin_ms, max(end_ms, begin_ms + 1)
         whole_ms = self.end_ms - begin_ms
-        idle = _idle(busy, begin_ms, self.end_ms)
+        idle = _idle(busy, begin_ms, self.end_ms) if busy else []
         self.idle = [(a, b) for a, b in idle if b - a > max(GAP_MS_MIN, GAP_SHARE * whole_ms)]
         shown_ms = whole_ms - sum(b - a for a, b in self.idle)
         self._per_ms = max(0.0, 1 - GAP_WIDTH * len(self.idle)) * 100 / max(1, shown_ms)
@@ -127,7 +128,7 @@ def waterfall(record: RunRecord, now_ms: int) -> Waterfall:
     known, end_ms = _Known(record), record.finished_at_ms or now_ms
     stretches = {step.path: _stretches(step, known, now_ms, end_ms) for step in record.steps}
     busy = [(s.begin_ms, s.end_ms) for each in stretches.values() for s in each if s.kind != "wait"]
-    edges = [(record.created_at_ms, record.created_at_ms + 1), (end_ms - 1, end_ms)]
+    edges = [(record.created_at_ms, record.created_at_ms + 1), (end_ms - 1, end_ms)] if busy else []
     scale = _Scale([*busy, *edges], record.created_at_ms, end_ms)
     ordered = _ordered(record.steps, stretches)
     lanes = [_lane(path, step, stretches.get(path, ()), scale) for path, step in ordered[:LANES_MAX]]
