@@ -12,14 +12,17 @@ from typing import cast
 
 from idioteque.client import Json
 from idioteque.console.charts import Chart, Moment, Span, counts_chart, times_chart
+from idioteque.console.desk import COUNT_MAX
 from idioteque.console.entries import Entry, entry_of, items, number
 from idioteque.console.frame import Answer, Page, Screen, Visit
 from idioteque.console.pages.runs import RunLine, line_of
 from idioteque.console.rendering import duration
+from idioteque.records import Status
 
 SAMPLE_MAX = 500
 SAMPLE_STRETCHES = 48
-COUNT_MAX = 200
+SHOWN: tuple[Status, ...] = ("running", "waiting", "failed")
+READ_MAX = 200
 LINES = 8
 DAY_MS = 86_400_000
 RECENT_MS = 15 * 60_000
@@ -83,12 +86,18 @@ async def show_overview(visit: Visit) -> Answer:
 
 
 async def _run_counts(visit: Visit) -> tuple[Tile, ...]:
+    """Count the runs of the statuses that matter; where the store cannot, by reading the first of them."""
     if visit.services.runs is None:
         return ()
+    counted = await visit.runs.counts(None)
     tiles: list[Tile] = []
-    for status in ("running", "waiting", "failed"):
-        found, cursor = await visit.runs.page(status, None, COUNT_MAX, None)
-        tiles.append(Tile(status, len(found), is_more=cursor is not None, link=f"/runs?status={status}", kind=status))
+    for status in SHOWN:
+        if counted:
+            count, is_more = counted[status], counted[status] >= COUNT_MAX
+        else:
+            found, cursor = await visit.runs.page(status, None, READ_MAX, None)
+            count, is_more = len(found), cursor is not None
+        tiles.append(Tile(status, count, is_more=is_more, link=f"/runs?status={status}", kind=status))
     return tuple(tiles)
 
 
