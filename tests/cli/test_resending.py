@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -115,7 +116,11 @@ def test_a_dead_letter_that_is_not_accepted_stays(command: Command, destination:
 def test_a_binary_body_is_kept_to_the_byte(command: Command, destination: Destination, tmp_path: Path) -> None:
     (tmp_path / "body").write_bytes(bytes(range(256)))
     letter = dead_letter(command, f"{destination.url}/bad-binary", "--data", f"@{tmp_path / 'body'}")
-    command("dlq", "edit", letter, "--url", f"{destination.url}/binary")
+    edit = ("dlq", "edit", letter, "--url", f"{destination.url}/binary")
+    shown = json.loads(command(*edit, "--dry-run", "--json"))
+    assert base64.b64decode(shown["bodyBase64"]) == bytes(range(256))
+    assert "body" not in shown
+    command(*edit)
     until(lambda: any(one.target == "/binary" for one in destination.received))
     assert [one.body for one in destination.received if one.target == "/binary"] == [bytes(range(256))]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -116,12 +117,19 @@ def edit(
     instead, message_id = ask(act)
     if dry_run:
         sent = [f"{name}: {value}" for name, value in instead.headers]
-        text = instead.body.decode(errors="replace")
-        show_record({"url": instead.destination, "headers": sent, "body": text}, as_json=as_json)
+        show_record({"url": instead.destination, "headers": sent, **_body(instead.body)}, as_json=as_json)
     elif as_json:
         show_record({"messageId": message_id, "deleted": dlq_id}, as_json=True)
     else:
         click.echo(message_id)
+
+
+def _body(body: bytes) -> Json:
+    """Name a body as the API does: a text, or base64 of what is none."""
+    try:
+        return {"body": body.decode()}
+    except UnicodeDecodeError:
+        return {"bodyBase64": base64.b64encode(body).decode()}
 
 
 async def _list(query: Query, limit: int) -> list[Json]:
