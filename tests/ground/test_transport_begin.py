@@ -150,3 +150,11 @@ async def test_begun_requests_count_towards_the_connections_of_a_host() -> None:
         assert (await waiting).status == 200
         assert peer.connections == 1
         await transport.close()
+
+
+async def test_a_name_that_is_not_allowed_is_refused_each_time(transport: PooledTransport) -> None:
+    async with serving(answering(OK)) as peer:
+        for name in ("Content-Length", "transfer-encoding", "a b", "a:"):
+            for _ in range(2):
+                with pytest.raises(TransportError, match="set by the transport|not a token"):
+                    await transport.send(HttpRequest("POST", peer.url, ((name, "1"),)))

@@ -12,8 +12,11 @@ import pytest
 from idioteque.database import open_database
 from idioteque.environment import DEV_TOKEN
 from idioteque.server.config import ServerConfig
+from idioteque.server.core.credentials import digest
+from idioteque.server.errors import Unauthorized
+from idioteque.server.front.request import Entry, Head, Request, first_values
 from tests.processes import start_server
-from tests.server.house import CURRENT_KEY, ENVIRONMENT, NEXT_KEY, READONLY, SHOP, House, call_app, open_house
+from tests.server.house import CURRENT_KEY, ENVIRONMENT, NEXT_KEY, READONLY, SHOP, TOKEN, House, call_app, open_house
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", "token-of-the-test", "\udc80"])
@@ -25,6 +28,25 @@ async def test_without_the_right_token_nothing_is_served(house: House, token: st
         reply = await call_app(house.server.app, method, path, headers, b"")
         assert (reply.status, list(reply.json)) == (401, ["error"])
     assert house.wire.requests == []
+
+
+async def test_the_token_of_a_head_that_came_before_is_compared_each_time(house: House) -> None:
+    def request(token: str, head: Head) -> Request:
+        headers = [(b"host", b"a"), (b"authorization", b"Bearer " + token.encode())]
+        return Request("POST", b"/v2/publish/https://shop.test/", b"", headers, first_values(headers), head=head)
+
+    door, head = house.server.app, Head()
+    room = door.room(request(TOKEN, head))
+    assert room is not None
+    assert head.entry == Entry(digest(TOKEN), room)
+    assert door.room(request(TOKEN, head)) == room
+    head.entry = Entry(digest("that of another server"), room)
+    with pytest.raises(Unauthorized):
+        door.room(request("that of another server", head))
+    other = Head()
+    with pytest.raises(Unauthorized):
+        door.room(request("wrong", other))
+    assert other.entry is None
 
 
 async def test_other_schemes_are_not_tokens(house: House) -> None:

@@ -347,23 +347,24 @@ def _head(request: HttpRequest, target: Target) -> bytes:
 
 def _lines(headers: Headers) -> tuple[str, bool, bool]:
     """Return headers as lines, and whether Host and Authorization are among them; raise `ValueError` for a bad one."""
-    names, lines = 0, ""
-    has_host = has_authorization = False
-    for name, value in headers:
-        if not _is_token(name):
-            raise ValueError(f"the header name {name!r} is not a token")
-        length = len(name)
-        if length in (4, 13, 14, 17):
-            lowered = name.lower()
-            has_host = has_host or lowered == "host"
-            has_authorization = has_authorization or lowered == "authorization"
-            if lowered in OWN_HEADERS:
-                raise ValueError(f"the header {name} is set by the transport")
-        names += 1
-        lines += f"{name}: {value}\r\n"
-    if lines.count("\n") != names or lines.count("\r") != names or "\0" in lines:
+    has_host, has_authorization = _checked_names(tuple([name for name, _ in headers]))
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers) or "\0" in lines:
         raise ValueError("a header value holds a line break or a NUL")
     return lines, has_host, has_authorization
+
+
+@functools.lru_cache(maxsize=1024)
+def _checked_names(names: tuple[str, ...]) -> tuple[bool, bool]:
+    """Return whether Host and Authorization are among the names, which are those of many requests; raise `ValueError`
+    for a bad one."""
+    lowered = [name.lower() for name in names]
+    for name, lower in zip(names, lowered, strict=True):
+        if not _is_token(name):
+            raise ValueError(f"the header name {name!r} is not a token")
+        if lower in OWN_HEADERS:
+            raise ValueError(f"the header {name} is set by the transport")
+    return "host" in lowered, "authorization" in lowered
 
 
 @functools.lru_cache(maxsize=256)

@@ -26,9 +26,21 @@ _HOST = re.compile(rb"[!-~]*")
 
 @dataclass(slots=True)
 class Head:
-    """What requests share whose heads are the same bytes; `pattern` is what whoever answers made of it, or None."""
+    """What requests share whose heads are the same bytes, as whoever answers them found it; None before.
+
+    `pattern` is what the answer depends on, `entry` how they were let in.
+    """
 
     pattern: Hashable = None
+    entry: Entry | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """That a request was let in: the digest of its token, which is to be compared again each time, and its room."""
+
+    token_digest: bytes
+    room: int
 
 
 @dataclass(slots=True)

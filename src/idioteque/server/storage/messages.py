@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable
 from typing import TypedDict, cast
@@ -113,6 +114,12 @@ def headers_text(headers: Headers) -> str:
     return "\r\n".join([f"{name}: {value}" for name, value in headers])
 
 
+@functools.lru_cache(maxsize=256)
+def _shared_text(headers: tuple[tuple[str, str], ...]) -> str:
+    """Return `headers_text` of headers that many messages have."""
+    return headers_text(headers)
+
+
 def headers_of(text: str) -> Headers:
     """Return the headers that `headers_text` wrote."""
     if not text:
@@ -132,7 +139,7 @@ def _parameters(message: Message, begun: States) -> tuple[SqlValue, ...]:
         parts.host,
         parts.path,
         options.method,
-        headers_text(options.headers),
+        _shared_text(tuple(options.headers)),
         message.body,
         options.retries_max,
         message.caller_ip,
