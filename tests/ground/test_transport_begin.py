@@ -156,5 +156,5 @@ async def test_a_name_that_is_not_allowed_is_refused_each_time(transport: Pooled
     async with serving(answering(OK)) as peer:
         for name in ("Content-Length", "transfer-encoding", "a b", "a:"):
             for _ in range(2):
-                with pytest.raises(TransportError, match="set by the transport|not a token"):
+                with pytest.raises(TransportError, match=r"set by the transport|not a token"):
                     await transport.send(HttpRequest("POST", peer.url, ((name, "1"),)))
