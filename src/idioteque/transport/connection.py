@@ -13,6 +13,7 @@ from idioteque.transport.addresses import Speaker
 from idioteque.transport.records import HttpResponse
 
 HEAD_BYTES_MAX = 64 * 1024  # of a response, its interim responses included
+REPEATED_BYTES_MAX = 1024  # of a response that is remembered, since the next one is likely the same
 TOGETHER_BYTES_MAX = 64 * 1024  # a head and a body that are no longer go out in one piece
 
 CONTENT_LENGTH = b"content-length"
@@ -30,8 +31,9 @@ class Connection(Speaker):
     """
 
     __slots__ = (
-        "_body", "_done", "_head_bytes", "_headers", "_is_delimited", "_is_head", "_is_head_read", "_parser",
-        "_room", "_tell", "_transport", "_until_close", "closed", "heard", "idle_since", "is_open", "where",
+        "_body", "_bytes_max", "_done", "_head_bytes", "_headers", "_is_delimited", "_is_head", "_is_head_read",
+        "_parser", "_repeated", "_room", "_tell", "_transport", "_until_close", "closed", "heard", "idle_since",
+        "is_open", "where",
     )  # fmt: skip
 
     def __init__(self, where: str) -> None:
@@ -45,17 +47,19 @@ class Connection(Speaker):
         self._headers: list[tuple[str, str]] = []
         self._body: list[bytes] = []
         self._head_bytes = 0
-        self._room = 0
+        self._room = self._bytes_max = 0
         self._is_head = False
         self._is_delimited = self._is_head_read = False
         self._until_close = False
         self._done = False
+        self._repeated: tuple[bytes, HttpResponse] | None = None
+        """What the parser read last and what it made of it, where that was one response and nothing else."""
 
     def exchange(self, head: bytes, body: bytes, tell: Tell, *, is_head: bool, bytes_max: int) -> None:
         """Send a request; `tell` is called with the response or why there is none, in a later turn of the loop."""
         self._tell = tell
         self._headers, self._body = [], []
-        self._head_bytes, self._room = 0, bytes_max
+        self._head_bytes, self._room, self._bytes_max = 0, bytes_max, bytes_max
         self._is_head, self._done, self.heard = is_head, False, False
         if not body:
             self._transport.write(head)
@@ -87,7 +91,13 @@ class Connection(Speaker):
         if self._tell is None:  # nothing was asked: whatever this is, the next response would stand behind it
             self.abort()
             return
-        self.heard = True
+        repeated, self._repeated = self._repeated, None
+        if repeated is not None and repeated[0] == data and not self.heard and self._may_repeat(len(repeated[1].body)):
+            self.heard = self._done = True
+            self._repeated = repeated  # the parser stands where it stood, and would say the same
+            self._finish(repeated[1])
+            return
+        is_first, self.heard = not self.heard, True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -97,7 +107,10 @@ class Connection(Speaker):
                 self._cut(f"what it answered is not HTTP: {error}")
             self.is_open = False
         if self._done:
-            self._finish()
+            response = self._response()
+            if is_first and self.is_open and len(data) <= REPEATED_BYTES_MAX and self._may_repeat(len(response.body)):
+                self._repeated = (data, response)
+            self._finish(response)
 
     def eof_received(self) -> bool:
         return False
@@ -107,7 +120,7 @@ class Connection(Speaker):
         if self._until_close and exc is None and not self._done:
             self._done = True
         if self._done:
-            self._finish()
+            self._finish(self._response())
         else:
             self._cut(str(exc) if exc is not None else "it closed the connection before its answer was complete")
         if not self.closed.done():
@@ -167,15 +180,22 @@ class Connection(Speaker):
 
     # ---- the end of an exchange
 
-    def _finish(self) -> None:
+    def _may_repeat(self, body_bytes: int) -> bool:
+        """Whether a response to this request is what its bytes alone say; that to a HEAD has no body."""
+        return not self._is_head and body_bytes <= self._bytes_max
+
+    def _response(self) -> HttpResponse:
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        return HttpResponse(self._parser.get_status_code(), self._headers, body, self._room >= 0)
+
+    def _finish(self, response: HttpResponse) -> None:
         tell, self._tell = self._tell, None
         if self._transport.get_write_buffer_size():  # answered before all was sent: nothing can follow that
             self.is_open = False
         if not self.is_open:
             self._transport.abort()
         if tell is not None:
-            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-            tell(HttpResponse(self._parser.get_status_code(), self._headers, body, self._room >= 0))
+            tell(response)
 
     def _cut(self, reason: str) -> None:
         self._fail(ConnectionCut(f"{self.where}: {reason}"))
