@@ -92,7 +92,7 @@ def _given(ended: Mapping[str, Outcome]) -> Sequence[str]:
 
 def _line(text: str, literal: str) -> str:
     is_left_out = literal == LEFT_OUT
-    return f"    {text!r}: {literal}," + ("  # too long to be copied: it must be filled in" if is_left_out else "")
+    return f"    {text!r}: {literal}," + ("  # this could not be copied: it must be filled in" if is_left_out else "")
 
 
 def _written(text: str, outcome: Outcome) -> str:
