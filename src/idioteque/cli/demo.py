@@ -26,7 +26,7 @@ from idioteque.cli.demo_orders import RUNS_PER_ORDER, STEPS_PER_ORDER, OrderCrea
 from idioteque.client import QStash
 from idioteque.clock import SystemClock
 from idioteque.environment import account_from
-from idioteque.errors import TransportError
+from idioteque.errors import ConfigurationError, TransportError
 from idioteque.ids import new_signing_key, new_token
 from idioteque.transport import HttpRequest, PooledTransport
 
@@ -49,11 +49,29 @@ def demo(orders: int, directory: Path | None) -> None:
     """
     if directory is None:
         with tempfile.TemporaryDirectory(prefix="idioteque-demo-") as made:
-            raise SystemExit(asyncio.run(_demo(orders, Path(made))))
-    directory.mkdir(parents=True, exist_ok=True)
-    if any(directory.iterdir()):
+            raise SystemExit(_played(orders, Path(made)))
+    raise SystemExit(_played(orders, _made_empty(directory)))
+
+
+def _made_empty(directory: Path) -> Path:
+    """Make the directory if need be; raise unless it is empty and can be written to."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        is_empty = not any(directory.iterdir())
+    except OSError as error:
+        raise ConfigurationError(f"--directory {directory} cannot be used: {error.strerror}") from error
+    if not is_empty:
         raise click.UsageError(f"{directory} is not empty")
-    raise SystemExit(asyncio.run(_demo(orders, directory)))
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"--directory {directory} cannot be used: it is not writable")
+    return directory
+
+
+def _played(orders: int, directory: Path) -> int:
+    try:
+        return asyncio.run(_demo(orders, directory))
+    except asyncio.CancelledError:  # SIGTERM; it ends as Ctrl-C does
+        raise click.Abort from None
 
 
 @dataclass(slots=True)
@@ -154,6 +172,7 @@ async def _demo(orders: int, directory: Path) -> int:
     run = _Demo(orders, server, worker_process, worker, _Tally(directory / "effects.log"), console, clock)
     try:
         async with _stopping(server, worker_process):
+            _cancel_on_sigterm()
             dead = await run.play()
             result = await run.judge(dead, clock.monotonic_s() - began_s)
     finally:
@@ -163,6 +182,13 @@ async def _demo(orders: int, directory: Path) -> int:
             f"[red]Something went wrong[/red]; --directory keeps the logs: {server.log}, {worker_process.log}"
         )
     return result
+
+
+def _cancel_on_sigterm() -> None:
+    """Let SIGTERM cancel this task, once: a process that it ended at once would leave the server and worker behind."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: task.cancelling() or task.cancel())
 
 
 @asynccontextmanager
