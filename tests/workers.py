@@ -58,21 +58,25 @@ def environment_for(server: ServerProcess, extra: Mapping[str, str]) -> dict[str
     }
 
 
-def spawn_app(app: str, port: int, environment: Mapping[str, str], log: Path) -> AppProcess:
-    """Start `module:app` (or `module:factory`, called without arguments) and return at once."""
+def spawn_app(
+    app: str, port: int, environment: Mapping[str, str], log: Path, directory: Path | None = None
+) -> AppProcess:
+    """Start `module:app` (or `module:factory`, called without arguments), in a directory, and return at once."""
     arguments = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--log-level", "warning"]
     if app.endswith(":make_app"):
         arguments.insert(3, "--factory")
     with log.open("ab") as output:
         process = subprocess.Popen(
-            arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=dict(environment)
+            arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=dict(environment), cwd=directory
         )
     return AppProcess(process, port, log)
 
 
-async def start_app(app: str, port: int, environment: Mapping[str, str], log: Path) -> AppProcess:
+async def start_app(
+    app: str, port: int, environment: Mapping[str, str], log: Path, directory: Path | None = None
+) -> AppProcess:
     """Start an app and return once it accepts connections."""
-    started = spawn_app(app, port, environment, log)
+    started = spawn_app(app, port, environment, log, directory)
     transport = PooledTransport()
 
     async def accepts() -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import click
 import pytest
@@ -102,6 +104,38 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(arguments: list[str]) -
     assert result.stdout == ""
     assert result.stderr.startswith("Error: ")
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("serve", "--mount-url", "shop"),
+        ("serve", "--app", "shop"),
+        ("serve", "--app", "no_such_module:worker"),
+        ("serve", "--allow-private", "10.0.0/8"),
+        ("serve", "--store", "sqlite:///junk.db"),
+        ("serve", "--store", "sqlite:///."),
+        ("console", "--store", "sqlite:///junk.db"),
+        ("console", "--app", "shop"),
+        ("console", "--mount-url", "shop"),
+    ],
+)
+def test_a_server_does_not_start_with_an_option_that_is_wrong(wrong: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "junk.db").write_text("no database at all\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "idioteque", *wrong, "--port", "0"],
+        cwd=tmp_path,
+        env={**os.environ, "QSTASH_TOKEN": "a-token", "QSTASH_URL": "http://127.0.0.1:1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert (tmp_path / "junk.db").read_text() == "no database at all\n"
 
 
 @pytest.mark.parametrize(

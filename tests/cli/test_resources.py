@@ -60,6 +60,7 @@ def test_a_schedule_is_made_shown_paused_resumed_and_deleted(command: Command) -
     assert row[:4] == ["nightly", "CRON_TZ=Europe/Paris 0 4 * * *", "https://shop.test/a//b?x=1", "False"]
     assert row[5].endswith("Z")
     assert command("schedules", "delete", "nightly") == "deleted 1\n"
+    assert "answered 404: schedule nightly not found" in command("schedules", "delete", "nightly", exit_code=1)
     assert "answered 404: schedule nightly not found" in command("schedules", "show", "nightly", exit_code=1)
 
 

@@ -382,6 +382,7 @@ def test_an_app_brings_its_own_store_and_mount(
     shop: Shop, run: Run, qstash: FakeQStash, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "shop_of_runs.py").write_text(APP)
+    (tmp_path / "that_exits.py").write_text("import sys\n\nsys.exit(3)\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     run_id = shop.publish("pay-1", "pay")
@@ -394,6 +395,7 @@ def test_an_app_brings_its_own_store_and_mount(
         ("shop_of_runs:number", "is a int, not a Worker"),
         ("shop_of_runs:missing", "cannot be loaded"),
         ("no_such_module:worker", "cannot be loaded"),
+        ("that_exits:worker", "cannot be loaded: SystemExit: 3"),
         ("shop_of_runs", "write MODULE:WORKER"),
     ):
         result = run("runs", "list", "--app", app)

@@ -824,6 +824,18 @@ async def test_a_migration_is_applied_once(database: SqliteDatabase, package: Pa
     assert await database.read(lambda tx: tx.execute("SELECT n FROM one ORDER BY rowid")) == [(1,), (2,)]
 
 
+async def test_a_migration_of_a_newer_release_is_told_of(
+    database: SqliteDatabase, package: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (package / "0002_second.sql").write_text("CREATE TABLE two (n);")
+    assert await migrate(database, "server", "migrations_here") == 2
+    assert caplog.messages == []
+    (package / "0002_second.sql").unlink()
+    assert await migrate(database, "server", "migrations_here") == 0
+    (told,) = caplog.messages
+    assert "migration 0002 is applied, this release knows 0001" in told
+
+
 async def test_components_count_their_migrations_apart(database: SqliteDatabase, package: Path) -> None:
     assert await migrate(database, "server", "migrations_here") == 1
     (package / "0001_first.sql").write_text("CREATE TABLE another (n);")

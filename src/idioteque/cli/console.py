@@ -10,7 +10,7 @@ import socket
 import click
 
 from idioteque.cli.checkup import console_checkup
-from idioteque.cli.describing import described_in
+from idioteque.cli.describing import checked_name, described_in
 from idioteque.cli.pages import verifier
 from idioteque.client import usable
 from idioteque.console.app import Console
@@ -53,7 +53,7 @@ def console(
     settings = ConsoleSettings(account.url, runs_in, mount_url, prefix, trust_forwarded, dev, live_every_s=LIVE_EVERY_S)
     log_lines()
     verify = verifier(account.token, os.environ.get("QSTASH_READONLY_TOKEN"))
-    describe = None if app is None else described_in(app, {})
+    describe = None if app is None else described_in(checked_name(app, "WORKER"), {})
     pages = Console(settings, verify, checkup=console_checkup(account.url, None, settings.store), describe=describe)
     listener = bound_socket(host, port)
     with contextlib.closing(listener):

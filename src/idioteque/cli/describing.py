@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.util
 import json
 import logging
 import os
@@ -20,7 +21,7 @@ from pydantic import TypeAdapter
 from idioteque.client import Json, printable
 from idioteque.clock import SystemClock
 from idioteque.console.forms import Describe
-from idioteque.errors import first_line
+from idioteque.errors import ConfigurationError, InvalidValue, first_line
 from idioteque.worker import Worker
 
 DESCRIBE_S = 20.0
@@ -28,6 +29,19 @@ FRESH_S = 5.0
 SAID_LENGTH_MAX = 1000
 
 logger = logging.getLogger("idioteque.console")
+
+
+def checked_name(name: str, what: str) -> str:
+    """Return a name written `MODULE:WHAT`; raise if that is wrong as far as can be seen without running it."""
+    module, _, attribute = name.partition(":")
+    if not module or not attribute or not all(part.isidentifier() for part in module.split(".")):
+        raise InvalidValue(f"write MODULE:{what}, like shop:{what.lower()}, not {name!r}")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    top = module.partition(".")[0]
+    if importlib.util.find_spec(top) is None:
+        raise ConfigurationError(f"there is no module {top!r} in {os.getcwd()} or among what is installed")
+    return name
 
 
 def described_in(name: str, environment: Mapping[str, str]) -> Describe:
@@ -104,7 +118,7 @@ def main(name: str) -> int:
     """Print the description of a worker as one line of JSON, the last of what is printed."""
     try:
         text = json.dumps(description(worker_of(name)))
-    except Exception as error:  # whatever the module raises is somebody's code
+    except (Exception, SystemExit) as error:  # whatever the module raises is somebody's code
         sys.stderr.write(first_line(error) + "\n")
         return 1
     sys.stdout.write(f"\n{text}\n")

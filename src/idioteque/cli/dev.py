@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import signal
 import sys
@@ -14,12 +13,12 @@ from dataclasses import dataclass
 
 import click
 
-from idioteque.cli.describing import described_in
+from idioteque.cli.describing import checked_name, described_in
 from idioteque.cli.pages import with_console
 from idioteque.clock import SystemClock
 from idioteque.console.settings import ConsoleSettings
 from idioteque.environment import DEV_CURRENT_SIGNING_KEY, DEV_NEXT_SIGNING_KEY, DEV_PORT, DEV_TOKEN
-from idioteque.errors import ConfigurationError, InvalidValue
+from idioteque.errors import ConfigurationError
 from idioteque.server.app import Server
 from idioteque.server.config import ServerConfig
 from idioteque.server.process import Attach, Attached, bound_socket, run
@@ -67,14 +66,7 @@ def dev(app: str, port: int, app_port: int, database: str, store: str | None, re
 
 def _check_app(app: str, port: int) -> None:
     """Raise for an app that cannot be started, as far as that is known without running its code."""
-    module, _, attribute = app.partition(":")
-    if not module or not attribute or not all(part.isidentifier() for part in module.split(".")):
-        raise InvalidValue(f"write MODULE:APP, like shop:app, not {app!r}")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    top = module.partition(".")[0]
-    if importlib.util.find_spec(top) is None:
-        raise ConfigurationError(f"there is no module {top!r} in {os.getcwd()} or among what is installed")
+    checked_name(app, "APP")
     try:
         bound_socket(HOST, port).close()
     except ConfigurationError:

@@ -11,7 +11,7 @@ from idioteque.cli.client import ask, connected
 from idioteque.cli.output import show_done, show_record
 from idioteque.cli.waiting import show_waiting
 from idioteque.cli.watching import show_list, watchable
-from idioteque.client import Json
+from idioteque.client import Json, QStash
 
 COLUMNS = {
     "queue": "name",
@@ -89,7 +89,13 @@ def delete(names: Sequence[str], yes: bool, as_json: bool) -> None:
     """Delete queues, and cancel the messages in them."""
     if not yes:
         click.confirm(f"delete {', '.join(names)} and cancel what is in there?", abort=True, err=True)
-    ask(lambda qstash: _each(qstash.delete_queue, names))
+
+    async def act(qstash: QStash) -> None:
+        for name in names:
+            await qstash.queue(name)  # deleting what does not exist is no error of the protocol's
+            await qstash.delete_queue(name)
+
+    ask(act)
     show_done("deleted", len(names), as_json=as_json)
 
 

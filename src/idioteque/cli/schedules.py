@@ -98,7 +98,13 @@ def resume(schedule_ids: Sequence[str], as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def delete(schedule_ids: Sequence[str], as_json: bool) -> None:
     """Delete schedules; messages that they have made go on."""
-    ask(lambda qstash: _each(qstash.delete_schedule, schedule_ids))
+
+    async def act(qstash: QStash) -> None:
+        for schedule_id in schedule_ids:
+            await qstash.schedule(schedule_id)  # deleting what does not exist is no error of the protocol's
+            await qstash.delete_schedule(schedule_id)
+
+    ask(act)
     show_done("deleted", len(schedule_ids), as_json=as_json)
 
 

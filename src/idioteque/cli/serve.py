@@ -7,11 +7,11 @@ import sys
 
 import click
 
-from idioteque.cli.describing import described_in
+from idioteque.cli.describing import checked_name, described_in
 from idioteque.cli.pages import with_console
 from idioteque.console.settings import ConsoleSettings
 from idioteque.server.config import ServerConfig, with_settings
-from idioteque.server.network import checked_rewrite
+from idioteque.server.network import checked_networks, checked_rewrite
 from idioteque.server.process import run
 from idioteque.server.reporting import LogFormat, log_lines
 
@@ -87,15 +87,15 @@ def serve(
         database=database,
         durability=durability,
         dev=dev,
-        allow_private=allow_private,
+        allow_private=checked_networks(allow_private),
         rewrites=tuple(checked_rewrite(text) for text in rewrite),
     )
     config = with_settings(named, settings)
+    runs_in = store or os.environ.get("IDIOTEQUE_STORE") or None
+    describe = None if app is None else described_in(checked_name(app, "WORKER"), {})
+    pages = ConsoleSettings("", runs_in, mount_url, console_prefix, trust_forwarded)
     for network in allow_private:
         click.echo(f"destinations in {network} are reached although they are not public")
-    runs_in = store or os.environ.get("IDIOTEQUE_STORE") or None
-    describe = None if app is None else described_in(app, {})
-    pages = ConsoleSettings("", runs_in, mount_url, console_prefix, trust_forwarded)
     code = run(
         config,
         lambda line: click.echo(line),

@@ -84,7 +84,7 @@ def imported_worker(name: str) -> Worker:
         sys.path.insert(0, "")
     try:
         worker: object = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # whatever the module raises is somebody's code
+    except (Exception, SystemExit) as error:  # whatever the module raises is somebody's code
         raise ConfigurationError(f"{name!r} cannot be loaded: {first_line(error)}") from error
     if not isinstance(worker, Worker):
         raise InvalidValue(f"{name!r} is a {type(worker).__name__}, not a Worker")

@@ -65,6 +65,7 @@ def delete(names: Sequence[str], as_json: bool) -> None:
 
     async def act(qstash: QStash) -> None:
         for name in names:
+            await qstash.url_group(name)  # deleting what does not exist is no error of the protocol's
             await qstash.delete_url_group(name)
 
     ask(act)

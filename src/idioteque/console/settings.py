@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from idioteque.dispatchers.qstash import checked_mount_url
 from idioteque.errors import ConfigurationError
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*")
@@ -39,6 +40,8 @@ class ConsoleSettings:
 
     def __post_init__(self) -> None:
         checked_prefix(self.prefix)
+        if self.mount_url is not None:
+            checked_mount_url(self.mount_url)
 
 
 def checked_prefix(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from idioteque.database.connection import MEMORY, may_be_database
 from idioteque.database.protocol import Database, Parameters, Row, SqlValue, Transaction, migrate, migrations
 from idioteque.database.sqlite import SqliteDatabase
 from idioteque.errors import ConfigurationError, MissingExtra
@@ -43,11 +44,13 @@ def open_database(url: str, *, durability: str = "full", threads: bool = True) -
 
 
 def check_database(url: str) -> None:
-    """Raise the `ConfigurationError` with which `open_database` would answer this URL, and open nothing."""
+    """Raise `ConfigurationError` for a URL that `open_database` refuses, or of a file that is no database."""
     if is_postgres(url):
         _postgres(url)  # connects and starts nothing before its first use
-    else:
-        sqlite_path(url)
+        return
+    path = sqlite_path(url)
+    if path != MEMORY and not may_be_database(path):
+        raise ConfigurationError(f"{path!r} is no SQLite database; it was left as it is")
 
 
 def is_postgres(url: str) -> bool:
@@ -66,7 +69,7 @@ def _postgres(url: str) -> Database:
 def sqlite_path(url: str) -> str:
     """Return the file (or `:memory:`) that a SQLite URL names; raise `ConfigurationError` for any other URL."""
     if url in ("sqlite://:memory:", "sqlite:///:memory:", "sqlite://"):
-        return ":memory:"
+        return MEMORY
     if url.startswith("sqlite:///") and len(url) > len("sqlite:///") and "?" not in url:
         return url.removeprefix("sqlite:///")
     raise ConfigurationError(

@@ -16,6 +16,9 @@ BUSY_TIMEOUT_MS = 10_000
 STATEMENTS_CACHED = 200
 
 MEMORY = ":memory:"
+MAGIC = (
+    b"SQLite format 3\0"  # how every database file begins, https://www.sqlite.org/fileformat2.html#magic_header_string
+)
 
 
 class Cursor(Protocol):
@@ -35,6 +38,17 @@ class Connection(Protocol):
     def interrupt(self) -> None: ...
     def set_progress_handler(self, callable: Callable[[], bool] | None, nsteps: int = ...) -> None: ...  # noqa: A002
     def close(self) -> None: ...
+
+
+def may_be_database(path: str) -> bool:
+    """Whether a path is free, or that of an empty file or of a SQLite database, by its first bytes."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(len(MAGIC)) in (b"", MAGIC)
+    except IsADirectoryError:
+        return False
+    except OSError:  # it does not exist yet, or opening it will tell why it cannot be read
+        return True
 
 
 def open_writer(path: str, durability: str) -> Connection:
@@ -80,7 +94,7 @@ def lock_file(path: str) -> int | None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(handle)
-        raise DatabaseError(f"the database {path} is in use by another server process") from None
+        raise DatabaseError(f"the database {path} is in use by another server process; stop that first") from None
     return handle
 
 

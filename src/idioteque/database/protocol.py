@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from importlib import resources
@@ -14,6 +15,8 @@ Row = tuple[Any, ...]
 Parameters = Mapping[str, SqlValue] | tuple[SqlValue, ...]
 
 T = TypeVar("T")
+
+logger = logging.getLogger("idioteque.database")
 
 
 class Transaction(Protocol):
@@ -83,12 +86,15 @@ _NUMBERED = re.compile(r"(\d{4})_\w+\.sql")
 async def migrate(database: Database, component: str, package: str) -> int:
     """Apply the package's `0001_name.sql` files that this database has not seen; return how many.
 
-    Components count separately, so the library and the server may live in one database.
+    Components count separately, so the library and the server may live in one database. What a newer release applied
+    is no error, since both work side by side while one takes the place of the other; a warning tells of it.
     """
     scripts = _scripts(package)
+    newer: set[int] = set()
 
     def operation(tx: Transaction) -> int:
         applied = _applied(tx, component)
+        newer.update(applied - scripts.keys())
         missing = [(version, script) for version, (_, script) in scripts.items() if version not in applied]
         for version, script in missing:
             tx.script(script)
@@ -98,7 +104,13 @@ async def migrate(database: Database, component: str, package: str) -> int:
             )
         return len(missing)
 
-    return await database.write(operation, is_long=True)
+    count = await database.write(operation, is_long=True)
+    if newer:
+        logger.warning(
+            "a newer release has changed the tables of the %s: migration %04d is applied, this release knows %04d",
+            component, max(newer), max(scripts, default=0),
+        )  # fmt: skip
+    return count
 
 
 async def migrations(database: Database | None, component: str, package: str) -> dict[str, bool]:

@@ -62,7 +62,7 @@ class QStashDispatcher:
         clock: Clock | None = None,
     ) -> None:
         account = account_from(os.environ)
-        self.mount_url = _checked_mount_url(mount_url)
+        self.mount_url = checked_mount_url(mount_url)
         self.url = _checked_url(url or account.url)
         self.retries = retries
         self._token = token or account.token
@@ -232,7 +232,8 @@ def _is_absolute(url: str) -> bool:
         return False
 
 
-def _checked_mount_url(url: str) -> str:
+def checked_mount_url(url: str) -> str:
+    """Return the URL of a mount; raise `ConfigurationError` for one that no message reaches as it is written."""
     if not _is_absolute(url):
         raise ConfigurationError(f"mount_url {url!r} must be an absolute http:// or https:// URL")
     if "#" in url:

@@ -192,7 +192,7 @@ async def replace_token(url: str) -> str:
         finally:
             await database.close()
     except DatabaseError as error:
-        raise ConfigurationError(f"the database cannot be used: {error}; stop its server first") from error
+        raise ConfigurationError(f"the database cannot be used: {error}") from error
 
 
 def _exists(url: str) -> bool:

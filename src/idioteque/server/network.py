@@ -215,6 +215,12 @@ def split_url(url: str) -> UrlParts:
     return UrlParts(f"{match.group(1).lower()}://{host}", host, path or "/", match.end())
 
 
+def checked_networks(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return networks in CIDR notation as they were given, or raise `ConfigurationError`."""
+    _parsed(texts)
+    return tuple(texts)
+
+
 def checked_rewrite(text: str) -> tuple[str, str]:
     """Return the two origins of `FROM=TO`, or raise `ConfigurationError`."""
     source, _, target = text.partition("=")
