@@ -36,6 +36,7 @@ async def profiled(site: Site, folder: Path | None, label: str) -> AsyncGenerato
         folder / f"{label}-{child.name}.folded": subprocess.Popen(
             [
                 *(str(_py_spy()), "record", "--format", "raw", "--rate", str(SAMPLES_PER_S), "--nonblocking"),
+                "--subprocesses",
                 *("--duration", str(DURATION_S), "--pid", str(child.pid)),
                 *("--output", str(folder / f"{label}-{child.name}.folded")),
             ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from bench.sites.ours import Ours
 from bench.sites.restate import Restate
 from bench.sites.server_alone import ServerAlone
 from bench.sites.site import Site, running
-from bench.works import WORKS, Sizes
+from bench.works import THROUGHPUT, WORKS, Sizes
 
 WORK_S = 120.0  # the longest that one measurement may take, with its start
 FILL_S = 400.0
@@ -129,7 +130,7 @@ class _Run:
             return ServerAlone(folder)
         if work == "D2":
             return ServerAlone(folder, await self._pending(), self.pending_port)
-        return kind(folder)
+        return kind(folder, (os.cpu_count() or 1) if work in THROUGHPUT else 1)
 
     async def _pending(self) -> Path:
         """Return the folder with the messages that are due tomorrow, made at the first time."""

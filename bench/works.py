@@ -16,6 +16,8 @@ from bench.sites.site import Site
 Figures = dict[str, float]
 DOWN_S = 1.0  # how long a killed worker is away
 IN_FLIGHT = 64
+THROUGHPUT = ("W1", "W2")
+"""What is measured with as many worker processes as serve best; one process does the others."""
 MS_NS, S_NS = 1e6, 1e9
 
 

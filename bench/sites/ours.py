@@ -38,8 +38,8 @@ class Ours(Site):
     name: ClassVar[str] = OURS
     works: ClassVar[frozenset[str]] = frozenset({"W1", "W1-lat", "W2", "W3", "W4", "W4-isolated", "W5"})
     settings: ClassVar[str] = (
-        "server, worker (the mount as plain ASGI on one uvicorn process) and producer; both halves on SQLite in WAL"
-        " mode with `synchronous=FULL`"
+        "server, worker (the mount as plain ASGI on uvicorn, with a process for each core in W1 and W2, else with one)"
+        " and producer; both halves on SQLite in WAL mode with `synchronous=FULL`"
     )
 
     @classmethod
@@ -66,6 +66,7 @@ class Ours(Site):
         return [
             *(PYTHON, "-m", "uvicorn", "--factory", "bench.sites.ours_app:make_app", "--port", str(port)),
             *("--log-level", "warning", "--no-access-log"),
+            *(("--workers", str(self.processes_max)) if self.processes_max > 1 else ()),
         ]
 
     async def worker_is_back(self) -> None:

@@ -33,8 +33,10 @@ class Site(ABC):
     settings: ClassVar[str]
     """How it is set up, in one sentence for the page."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, processes_max: int = 1) -> None:
+        """`processes_max`: how many processes a worker may have, where it does more with several than with one."""
         self.folder = folder
+        self.processes_max = processes_max
         self.journal_path = folder / "journal"
         self.journal = JournalReader(self.journal_path)
         self.children: list[Child] = []
