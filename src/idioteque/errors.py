@@ -214,6 +214,11 @@ class PassOver(BaseException):
     """
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things in words: `1 run`, `2,000 runs`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def first_line(error: BaseException, length_max: int = 500) -> str:
     """Describe an error in one bounded line, fit for a log or a header."""
     text = " ".join(text_of(error).split())

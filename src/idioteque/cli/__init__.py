@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, str] = {
     "status": "idioteque.cli.status:status",
     "runs": "idioteque.cli.runs:runs",
     "events": "idioteque.cli.events:events",
+    "backup": "idioteque.cli.backup:backup",
     "migrate": "idioteque.cli.migrate:migrate",
     "doctor": "idioteque.cli.doctor:doctor",
     "completion": "idioteque.cli.completion:completion",

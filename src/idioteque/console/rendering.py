@@ -15,9 +15,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from idioteque.cron import zone_names
+from idioteque.errors import counted
 
 _INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 _JSON_SUFFIX = ".json"
+_SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
 _UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000))
 
 
@@ -70,10 +72,16 @@ def duration(ms: int | None) -> str:
 
 
 def size(count: int) -> str:
-    """Return a number of bytes for people."""
-    if count < 1024:
-        return f"{count} B"
-    return f"{count / 1024:.3g} KiB" if count < 1024 * 1024 else f"{count / 1024 / 1024:.3g} MiB"
+    """Return a number of bytes in three digits: `812 B`, `4.28 MiB`, `1.5 GiB`."""
+    value, place = float(count), 0
+    while value >= 999.5 and place < len(_SIZES) - 1:  # what would be written as 1,000
+        value, place = value / 1024, place + 1
+    return f"{value:.3g} {_SIZES[place]}" if value < 999.5 else f"{value:,.0f} {_SIZES[place]}"
+
+
+def many(value: float) -> str:
+    """Return a number with its thousands apart; a rate keeps one digit behind the point as long as it is small."""
+    return f"{value:,.1f}" if isinstance(value, float) and value < 10 else f"{value:,.0f}"
 
 
 def pretty(value: object) -> str:
@@ -132,6 +140,7 @@ def make_environment() -> Environment:
     )
     filters: dict[str, Callable[..., object]] = {
         "when": when, "utc": utc_minute, "duration": duration, "size": size, "segment": segment, "brief": brief,
+        "many": many, "counted": counted,
     }  # fmt: skip
     for name, function in filters.items():
         environment.filters[name] = function  # pyright: ignore[reportUnknownMemberType] - the library's own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from idioteque.database.backup import back_up
 from idioteque.database.connection import MEMORY, may_be_database
 from idioteque.database.protocol import Database, Parameters, Row, SqlValue, Transaction, migrate, migrations
 from idioteque.database.sqlite import SqliteDatabase
@@ -14,6 +15,7 @@ __all__ = [
     "SqlValue",
     "SqliteDatabase",
     "Transaction",
+    "back_up",
     "check_database",
     "is_postgres",
     "migrate",

@@ -33,7 +33,7 @@ from idioteque.engine.reporting import StepReport, fields_of, run_span, tell_end
 from idioteque.engine.reports import Reports
 from idioteque.engine.retention import Retention
 from idioteque.engine.starts import Arrival, Begin, Starts
-from idioteque.errors import EventRejected, IdiotequeError, first_line
+from idioteque.errors import EventRejected, IdiotequeError, counted, first_line
 from idioteque.events import EventsSchema
 from idioteque.function import Function, failure_handler, run_id
 from idioteque.metrics import SILENT, Metrics
@@ -129,7 +129,7 @@ class Engine:
             name = run_id(run.event_id, run.function_id)
             await self._store.trouble(name, trouble, new_run(run))
             _log.error("a message of run %s was given up: %s", name, reason, extra=fields_of(name, run))
-        return Answer(200, f"recorded for {len(runs)} runs")
+        return Answer(200, f"recorded for {counted(len(runs), 'run')}")
 
     async def _start(self, arrival: Arrival, delivery: Delivery) -> Answer:
         """Let an event arrive. A run that it begins in any case is claimed beside that, in one trip to the disk."""
@@ -177,7 +177,7 @@ class Engine:
             return await self._go_on(begins[0].run, delivery)
         if begins:
             await self._outbox.start([begin.run for begin in begins], [begin.delay_s for begin in begins])
-            notes = f"started {len(begins)} functions" + (f"; {notes}" if notes else "")
+            notes = f"started {counted(len(begins), 'function')}" + (f"; {notes}" if notes else "")
         fields = {"event_id": envelope.event_id, "message_id": delivery.message_id}
         _log.info("event %s: %s", envelope.event_id, notes, extra=fields)
         return Answer(200, notes)

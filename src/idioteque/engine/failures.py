@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import traceback
+from pathlib import Path
+from typing import cast
 
-from idioteque.errors import DuplicateStepKey, ResultNotSerializable, StepFailed, StepInterrupted, text_of
+from idioteque.errors import (
+    DuplicateStepKey,
+    IdiotequeError,
+    ResultNotSerializable,
+    StepFailed,
+    StepInterrupted,
+    text_of,
+)
 from idioteque.function import Function
 from idioteque.records import described
 from idioteque.store import MAX_STRIKES, Outcome, Started
@@ -13,6 +23,9 @@ from idioteque.values import NotSerializable
 
 TRACEBACK_LENGTH_MAX = 8000
 MESSAGE_LENGTH_MAX = 4000
+
+OURS = f"{Path(__file__).parents[1]}{os.sep}"
+"""How the names of this package's files begin."""
 
 FAILED, INTERRUPT, UNSERIALIZABLE = "failed", "interrupted", "unserializable"
 _CLASSES: dict[str, type[StepFailed]] = {INTERRUPT: StepInterrupted, UNSERIALIZABLE: ResultNotSerializable}
@@ -28,8 +41,36 @@ def failure(error: BaseException, kind: str = FAILED) -> Outcome:
         name, kind = type(error).__name__, FAILED
     else:
         name = "ResultNotSerializable" if kind == UNSERIALIZABLE else type(error).__name__
-    trace = "".join(traceback.format_exception(error))[-TRACEBACK_LENGTH_MAX:]
+    trace = "".join(_trace_of(error).format())[-TRACEBACK_LENGTH_MAX:]
     return _outcome(kind, name, text_of(error)[:MESSAGE_LENGTH_MAX], trace)
+
+
+def _trace_of(error: BaseException) -> traceback.TracebackException:
+    """Return where an exception and its causes came from, in the code of who wrote the function.
+
+    Our own frames around theirs say nothing to them. What stands below the last of theirs is left out too when it
+    raised an error of ours, which says by itself what is wrong; any other may be a mistake of ours, so it is shown.
+    """
+    whole = traceback.TracebackException.from_exception(error)
+    left = [(whole, error)]
+    while left:
+        told, raised_here = left.pop()
+        are_ours = [frame.filename.startswith(OURS) for frame in told.stack]
+        if not all(are_ours):
+            last = max(place for place, is_ours in enumerate(are_ours) if not is_ours)
+            shows_below = not isinstance(raised_here, IdiotequeError)
+            told.stack[:] = [
+                frame
+                for place, (frame, is_ours) in enumerate(zip(told.stack, are_ours, strict=True))
+                if not is_ours or (place > last and shows_below)
+            ]
+        for below, cause in ((told.__cause__, raised_here.__cause__), (told.__context__, raised_here.__context__)):
+            if below is not None and cause is not None:
+                left.append((below, cause))
+        if told.exceptions is not None:
+            group = cast("BaseExceptionGroup[BaseException]", raised_here)
+            left += zip(told.exceptions, group.exceptions, strict=False)
+    return whole
 
 
 def _outcome(kind: str, name: str, message: str, trace: str = "") -> Outcome:

@@ -14,7 +14,7 @@ from idioteque.controls import field_of, key_of
 from idioteque.dispatcher import EventEnvelope, RunEnvelope, TickEnvelope
 from idioteque.engine.outbox import Outbox
 from idioteque.engine.waits import matches, wake_watchers
-from idioteque.errors import EventRejected
+from idioteque.errors import EventRejected, counted
 from idioteque.events import EventsSchema, type_of
 from idioteque.function import Function, run_id
 from idioteque.metrics import Metrics
@@ -87,8 +87,8 @@ class Starts:
         envelope, event = arrival.envelope, arrival.event
         name, letter, woken, cancelled = await self.post(arrival)
         begins: list[Begin] = []
-        notes = [f"woke {woken} runs"] if woken else []
-        notes += [f"cancelled {cancelled} runs"] if cancelled else []
+        notes = [f"woke {counted(woken, 'run')}"] if woken else []
+        notes += [f"cancelled {counted(cancelled, 'run')}"] if cancelled else []
         for function in arrival.wanted:
             begin, note = await self._admit(function, envelope, event, letter.accepted_at_ms)
             begins += [begin] if begin is not None else []

@@ -14,6 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from idioteque import Context, NonRetryableError, Retry, RetryAfter, StepFailed, StepInterrupted
+from idioteque.records import described
 from tests.library.engine.rig import STORES, Order, Rig
 
 
@@ -165,6 +166,42 @@ async def test_a_step_out_of_attempts_raises_step_failed_with_what_happened(rig:
     assert rig.effects == {"bad": 3, "compensated": 1}
     assert (caught[0].key, caught[0].type, caught[0].message) == ("pay", "ValueError", "no such card")
     assert "no such card" in caught[0].traceback
+
+
+async def test_a_recorded_traceback_shows_the_code_of_who_wrote_the_function(rig: Rig) -> None:
+    def cause() -> None:
+        raise KeyError("card")
+
+    async def bad() -> None:
+        try:
+            cause()
+        except KeyError as error:
+            raise ExceptionGroup("cards", [ValueError("no such card")]) from error
+
+    @rig.worker.function("f", on="order")
+    async def f(event: Order, ctx: Context) -> None:
+        await ctx.execute("pay", bad, retry=Retry(max_attempts=1))
+
+    run = await rig.store.get((await rig.run()).id)
+    assert run is not None
+    assert run.outcome is not None
+    body, step = (described(outcome.payload)["traceback"] for outcome in (run.outcome, run.steps[0].outcome) if outcome)
+    assert [line.split(", in ")[1] for line in body.splitlines() if ", in " in line] == ["f"]
+    assert [line.split(", in ")[1] for line in step.splitlines() if ", in " in line] == ["bad", "cause", "bad"]
+
+
+async def test_a_traceback_shows_our_own_code_where_it_may_be_at_fault(rig: Rig) -> None:
+    @rig.worker.function("f", on="order", retry=Retry(max_attempts=1))
+    async def f(event: Order, ctx: Context) -> None:
+        await ctx.sleep_until("nap", "tomorrow")  # type: ignore[arg-type]
+
+    run = await rig.store.get((await rig.run()).id)
+    assert run is not None
+    assert run.outcome is not None
+    trace = described(run.outcome.payload)["traceback"]
+    lines = [line for line in trace.splitlines() if ", in " in line]
+    assert lines[0].endswith(", in f")
+    assert "idioteque" in lines[-1]
 
 
 async def test_a_caught_failure_followed_by_a_step_survives_every_replay(rig: Rig) -> None:
