@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import os
 import pty
+import re
 import subprocess
 import sys
 
+import pytest
 from rich.console import Console
 
 from idioteque.cli.output import PROGRESS_AFTER_S, instant, progress
@@ -15,10 +17,10 @@ from idioteque.testing import ManualClock
 from tests.cli.conftest import TOKEN, Asked, FakeQStash
 
 
-def on_a_terminal(qstash: FakeQStash, *arguments: str) -> str:
-    """Run a command with all its streams on a terminal of 100 columns and return what appeared there."""
+def on_a_terminal(qstash: FakeQStash, *arguments: str, width: int = 100) -> str:
+    """Run a command with all its streams on a terminal of so many columns and return what appeared there."""
     controller, terminal = pty.openpty()
-    environment = {"QSTASH_URL": qstash.url, "QSTASH_TOKEN": TOKEN, "TERM": "xterm", "COLUMNS": "100"}
+    environment = {"QSTASH_URL": qstash.url, "QSTASH_TOKEN": TOKEN, "TERM": "xterm", "COLUMNS": str(width)}
     process = subprocess.Popen(
         [sys.executable, "-m", "idioteque", *arguments],
         env=environment,
@@ -46,6 +48,28 @@ def test_a_list_is_a_table_with_titles(qstash: FakeQStash) -> None:
     shown = on_a_terminal(qstash, "dlq", "list")
     for text in ("dead letter", "status", "dlq_1", "1970-01-01", "https://a.test"):
         assert text in shown
+
+
+@pytest.mark.parametrize("width", [60, 80, 97, 100, 200])
+def test_ids_and_times_are_whole_in_a_terminal_of_any_width(qstash: FakeQStash, width: int) -> None:
+    message_id, url = f"msg_{'0123456789abcdef' * 2}", f"https://shop.test/{'long/' * 20}end"
+    events = [
+        {"time": at_ms, "messageId": f"{message_id[:-1]}{at_ms}", "state": "CREATED", "url": url} for at_ms in (1, 2)
+    ]
+    qstash.respond = lambda _: (200, {"events": events})
+    shown = on_a_terminal(qstash, "messages", "list", width=width)
+    for at_ms in (1, 2):
+        assert f"{message_id[:-1]}{at_ms}" in shown
+        assert f"1970-01-01 00:00:00.00{at_ms}Z" in shown
+    assert shown.count("CREATED") == 2
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in shown.splitlines()]
+    assert max(len(line.rstrip()) for line in plain) <= width
+    assert "".join("".join(plain).split()).count(url) == 2
+
+
+def test_a_list_of_nothing_is_its_titles(qstash: FakeQStash) -> None:
+    qstash.respond = lambda _: (200, {"events": []})
+    assert "message" in on_a_terminal(qstash, "messages", "list")
 
 
 def test_markup_and_escapes_of_others_stay_text(qstash: FakeQStash) -> None:

@@ -19,6 +19,9 @@ from idioteque.client import Json, printable
 from idioteque.clock import Clock
 
 PROGRESS_AFTER_S = 1.0
+WHOLE_MAX = 40  # an id of ours has 36 characters, a time 24
+FOLDED_MIN = 16
+GAP = 2  # between two columns
 
 Columns = Mapping[str, str]
 """The title of each column and the field it shows; fields whose name ends with `time` or `At` are milliseconds."""
@@ -35,16 +38,41 @@ def show_rows(rows: Sequence[Json], columns: Columns, *, as_json: bool) -> None:
         for row in rows:
             show_line(row, columns)
         return
-    Console().print(table_of(rows, columns))
+    console = Console()
+    console.print(table_of(rows, columns, console.width))
 
 
-def table_of(rows: Sequence[Json], columns: Columns) -> Table:
-    """Return a list as a terminal shows it."""
+def table_of(rows: Sequence[Json], columns: Columns, width: int) -> Table:
+    """Return a list as a terminal of so many columns shows it.
+
+    What is as short as an id or a time is never broken over lines, so that it can be copied. Where that leaves no room
+    for the rest, each row is a paragraph of its own.
+    """
+    lines = [[_styled(name, cell(row, name)) for name in columns.values()] for row in rows]
+    widths = [
+        max(len(title), *(line[place].cell_len for line in lines), 0) for place, title in enumerate(columns)
+    ]  # fmt: skip
+    least = [wide if wide <= WHOLE_MAX else FOLDED_MIN for wide in widths]
+    if sum(least) + GAP * (len(least) - 1) > width:
+        return _paragraphs(lines, list(columns))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in columns:
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        table.add_row(*(_styled(name, cell(row, name)) for name in columns.values()))
+    for title, wide in zip(columns, widths, strict=True):
+        table.add_column(title, overflow="fold", no_wrap=wide <= WHOLE_MAX)
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
+def _paragraphs(lines: Sequence[Sequence[Text]], titles: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for number, line in enumerate(lines):
+        if number:
+            table.add_row()
+        for title, text in zip(titles, line, strict=True):
+            if text.plain:
+                table.add_row(Text(title), text)
     return table
 
 

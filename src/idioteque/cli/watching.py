@@ -37,12 +37,13 @@ def show_list(look: Look, columns: Columns, *, as_json: bool, watch: bool) -> No
 
 async def _watch(look: Look, columns: Columns, clock: Clock) -> None:
     """Draw what is found, for ever; what fails later than the first time is told below the list and tried again."""
-    table = table_of(await look(), columns)
-    with Live(table, console=Console(), auto_refresh=False) as live:
+    console = Console()
+    table = table_of(await look(), columns, console.width)
+    with Live(table, console=console, auto_refresh=False) as live:
         while True:
             await clock.sleep(WATCH_EVERY_S)
             try:
-                table = table_of(await look(), columns)
+                table = table_of(await look(), columns, console.width)
             except (TransportError, ApiRefusal, DatabaseError) as error:
                 table.caption = Text(printable(str(error)))
             live.update(table, refresh=True)
