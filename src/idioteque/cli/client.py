@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -33,6 +33,17 @@ def ask(act: Callable[[QStash], Awaitable[Result]]) -> Result:
             return await act(qstash)
 
     return asyncio.run(run())
+
+
+def ask_each(names: Sequence[str], *acts: Callable[[QStash, str], Awaitable[object]]) -> None:
+    """Do all of this to one name after the other, on the QStash that the process's environment names."""
+
+    async def act(qstash: QStash) -> None:
+        for name in names:
+            for one in acts:
+                await one(qstash, name)
+
+    ask(act)
 
 
 async def dead_letter_ids(qstash: QStash, filters: Query) -> list[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import click
 
-from idioteque.cli.client import ask, connected
+from idioteque.cli.client import ask, ask_each, connected
 from idioteque.cli.output import show_done, show_record
 from idioteque.cli.waiting import show_waiting
 from idioteque.cli.watching import show_list, watchable
@@ -68,7 +68,7 @@ def set_(name: str, parallelism: int, paused: bool, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def pause(names: Sequence[str], as_json: bool) -> None:
     """Let queues send nothing more until they are resumed."""
-    ask(lambda qstash: _each(qstash.pause_queue, names))
+    ask_each(names, QStash.pause_queue)
     show_done("paused", len(names), as_json=as_json)
 
 
@@ -77,7 +77,7 @@ def pause(names: Sequence[str], as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def resume(names: Sequence[str], as_json: bool) -> None:
     """Let paused queues go on where they stopped."""
-    ask(lambda qstash: _each(qstash.resume_queue, names))
+    ask_each(names, QStash.resume_queue)
     show_done("resumed", len(names), as_json=as_json)
 
 
@@ -89,19 +89,8 @@ def delete(names: Sequence[str], yes: bool, as_json: bool) -> None:
     """Delete queues, and cancel the messages in them."""
     if not yes:
         click.confirm(f"delete {', '.join(names)} and cancel what is in there?", abort=True, err=True)
-
-    async def act(qstash: QStash) -> None:
-        for name in names:
-            await qstash.queue(name)  # deleting what does not exist is no error of the protocol's
-            await qstash.delete_queue(name)
-
-    ask(act)
+    ask_each(names, QStash.queue, QStash.delete_queue)  # the protocol deletes what does not exist, too
     show_done("deleted", len(names), as_json=as_json)
-
-
-async def _each(act: Callable[[str], Awaitable[None]], names: Sequence[str]) -> None:
-    for name in names:
-        await act(name)
 
 
 async def _all() -> list[Json]:

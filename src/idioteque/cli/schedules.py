@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Unpack
 
 import click
 
-from idioteque.cli.client import ask
+from idioteque.cli.client import ask, ask_each
 from idioteque.cli.message import MessageOptions, describing, headers_and_body
 from idioteque.cli.output import show_done, show_record, show_rows
 from idioteque.cli.stores import imported_worker
@@ -80,7 +80,7 @@ def create(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def pause(schedule_ids: Sequence[str], as_json: bool) -> None:
     """Let schedules fire no more until they are resumed."""
-    ask(lambda qstash: _each(qstash.pause_schedule, schedule_ids))
+    ask_each(schedule_ids, QStash.pause_schedule)
     show_done("paused", len(schedule_ids), as_json=as_json)
 
 
@@ -89,7 +89,7 @@ def pause(schedule_ids: Sequence[str], as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def resume(schedule_ids: Sequence[str], as_json: bool) -> None:
     """Let paused schedules fire again, from their next tick on."""
-    ask(lambda qstash: _each(qstash.resume_schedule, schedule_ids))
+    ask_each(schedule_ids, QStash.resume_schedule)
     show_done("resumed", len(schedule_ids), as_json=as_json)
 
 
@@ -98,13 +98,7 @@ def resume(schedule_ids: Sequence[str], as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def delete(schedule_ids: Sequence[str], as_json: bool) -> None:
     """Delete schedules; messages that they have made go on."""
-
-    async def act(qstash: QStash) -> None:
-        for schedule_id in schedule_ids:
-            await qstash.schedule(schedule_id)  # deleting what does not exist is no error of the protocol's
-            await qstash.delete_schedule(schedule_id)
-
-    ask(act)
+    ask_each(schedule_ids, QStash.schedule, QStash.delete_schedule)  # the protocol deletes what does not exist, too
     show_done("deleted", len(schedule_ids), as_json=as_json)
 
 
@@ -150,8 +144,3 @@ def sync(app: str, dry_run: bool, as_json: bool) -> None:
             click.echo(f"{'would be ' if dry_run and word != 'unchanged' else ''}{word}\t{function_id}")
     if not any(asdict(done).values()):
         click.echo("no function has cron=, and there were no schedules of this mount")
-
-
-async def _each(act: Callable[[str], Awaitable[None]], schedule_ids: Sequence[str]) -> None:
-    for schedule_id in schedule_ids:
-        await act(schedule_id)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from idioteque.cli.client import ask
+from idioteque.cli.client import ask, ask_each
 from idioteque.cli.output import show_done, show_record, show_rows
 from idioteque.client import Json, QStash
 from idioteque.errors import InvalidValue
@@ -62,13 +62,7 @@ def remove(name: str, endpoints: Sequence[str], as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def delete(names: Sequence[str], as_json: bool) -> None:
     """Delete URL groups."""
-
-    async def act(qstash: QStash) -> None:
-        for name in names:
-            await qstash.url_group(name)  # deleting what does not exist is no error of the protocol's
-            await qstash.delete_url_group(name)
-
-    ask(act)
+    ask_each(names, QStash.url_group, QStash.delete_url_group)  # the protocol deletes what does not exist, too
     show_done("deleted", len(names), as_json=as_json)
 
 
