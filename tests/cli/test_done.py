@@ -13,7 +13,8 @@ from tests.cli.test_completion import commands
 
 PROMISED = (
     "serve --host --port --database --dev --allow-private --rewrite --durability",
-    "dev", "demo", "publish --data --delay --retries", "console --store", "migrate", "backup", "doctor", "version", "status",
+    "dev", "demo", "publish --data --delay --retries", "console --store", "migrate", "backup", "doctor",
+    "version", "status",
     "messages list", "messages show", "messages cancel", "messages retry-now",
     "dlq list", "dlq show", "dlq retry", "dlq delete", "dlq edit --url --data --header --method --dry-run",
     "schedules run", "queues waiting", "flow-control waiting",
