@@ -41,8 +41,16 @@ def failure(error: BaseException, kind: str = FAILED) -> Outcome:
         name, kind = type(error).__name__, FAILED
     else:
         name = "ResultNotSerializable" if kind == UNSERIALIZABLE else type(error).__name__
-    trace = "".join(_trace_of(error).format())[-TRACEBACK_LENGTH_MAX:]
-    return _outcome(kind, name, text_of(error)[:MESSAGE_LENGTH_MAX], trace)
+    return _outcome(kind, name, text_of(error)[:MESSAGE_LENGTH_MAX], _trace(error)[-TRACEBACK_LENGTH_MAX:])
+
+
+def _trace(error: BaseException) -> str:
+    """Return the traceback of an exception; without its causes when something about it cannot be read."""
+    try:
+        return "".join(_trace_of(error).format())
+    except Exception:  # somebody's property that raises, a SyntaxError whose line is no number
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        return f"Traceback (most recent call last):\n{frames}{type(error).__name__}: {text_of(error)}\n"
 
 
 def _trace_of(error: BaseException) -> traceback.TracebackException:

@@ -204,6 +204,39 @@ async def test_a_traceback_shows_our_own_code_where_it_may_be_at_fault(rig: Rig)
     assert "idioteque" in lines[-1]
 
 
+class CannotSayWhy(Exception):
+    @property
+    def __cause__(self) -> BaseException:  # type: ignore[override]
+        raise RuntimeError("there is no cause")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CannotSayWhy("no such card"),
+        SyntaxError("no such card", ("template", "one", "two", "a line", "three", "four")),
+    ],
+    ids=["a cause that raises", "a place that is no number"],
+)
+async def test_an_exception_that_no_traceback_can_be_made_of_is_an_outcome(rig: Rig, error: Exception) -> None:
+    async def bad() -> None:
+        raise error
+
+    @rig.worker.function("f", on="order")
+    async def f(event: Order, ctx: Context) -> None:
+        await ctx.execute("pay", bad, retry=Retry(max_attempts=1))
+
+    run = await rig.store.get((await rig.run()).id)
+    assert run is not None
+    assert run.status == "failed"
+    assert run.steps[0].outcome is not None
+    told = described(run.steps[0].outcome.payload)
+    assert told["type"] == type(error).__name__
+    assert told["message"].startswith("no such card")
+    assert told["traceback"].startswith("Traceback (most recent call last):\n")
+    assert ", in bad\n" in told["traceback"]
+
+
 async def test_a_caught_failure_followed_by_a_step_survives_every_replay(rig: Rig) -> None:
     async def bad() -> None:
         rig.effects["bad"] += 1
