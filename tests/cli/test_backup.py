@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +17,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from idioteque.cli import main
+from tests.destination import until
+
+COMMAND = [sys.executable, "-m", "idioteque", "backup"]
 
 
 def backup(*arguments: object) -> Result:
@@ -101,3 +108,39 @@ def test_a_folder_that_is_not_there_is_told(source: Path, tmp_path: Path) -> Non
     result = backup(f"sqlite:///{source}", tmp_path / "no such folder" / "copy.db")
     assert result.exit_code == 1
     assert "cannot copy" in result.stderr
+
+
+def test_a_full_disk_leaves_nothing_beside_the_database(source: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(source)) as writer:  # more than SQLite keeps in memory before it writes
+        writer.executemany("INSERT INTO one VALUES (?)", [(bytes(100_000),) for _ in range(80)])
+        writer.commit()
+    ended = subprocess.run(
+        [*COMMAND, f"sqlite:///{source}", tmp_path / "copy.db"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)),
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Error: cannot copy the database ")
+    assert [path.name for path in tmp_path.iterdir() if "copy.db" in path.name] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_copy_that_is_told_to_end_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
+    source = tmp_path / "source.db"
+    with closing(sqlite3.connect(source, isolation_level=None)) as owner:
+        owner.execute("CREATE TABLE one (n)")
+        owner.execute("BEGIN EXCLUSIVE")  # without a write-ahead log this keeps readers waiting
+        copying = subprocess.Popen([*COMMAND, f"sqlite:///{source}", tmp_path / "copy.db"], stderr=subprocess.PIPE)
+        try:
+            until(lambda: any(tmp_path.glob(".copy.db.*")))
+            copying.send_signal(number)
+            owner.execute("COMMIT")
+            _, said = copying.communicate(timeout=60)
+        finally:
+            copying.kill()
+            copying.wait()
+    assert copying.returncode == 1
+    assert b"Aborted!" in said
+    assert [path.name for path in tmp_path.iterdir() if "copy.db" in path.name] == []

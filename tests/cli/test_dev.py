@@ -136,7 +136,12 @@ def test_a_name_that_the_module_has_not_ends_both(start: Callable[..., Dev]) -> 
 
 @pytest.mark.parametrize(
     ("app", "said"),
-    [("shop", "write MODULE:APP"), (":app", "write MODULE:APP"), ("none:app", "no module")],
+    [
+        ("shop", "write MODULE:APP"),
+        (":app", "write MODULE:APP"),
+        ("none:app", "no module"),
+        ("__main__:app", "no module"),
+    ],
 )
 def test_an_app_that_is_not_there_is_refused_before_anything_starts(
     start: Callable[..., Dev], app: str, said: str

@@ -18,7 +18,7 @@ from typing import Any
 import apsw
 import pytest
 
-from idioteque.database import SqliteDatabase, Transaction, migrate, open_database
+from idioteque.database import SqliteDatabase, Transaction, check_database, migrate, open_database
 from idioteque.database.connection import Connection, open_writer
 from idioteque.database.groups import Settled
 from idioteque.database.log import Log
@@ -869,3 +869,26 @@ async def test_a_read_that_takes_too_long_is_stopped_alone(tmp_path: Path, monke
     monkeypatch.setattr("idioteque.database.sqlite.READ_S", 60)  # timed, and not stopped
     assert await database.read(lambda tx: tx.execute(counting, {"n": 2_000_000})) == [(2_000_000,)]
     await database.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "may_be"),
+    [(None, True), (b"", True), (b"SQLite format 3\0and pages", True), (b"SQLite format 2", False), (b"{}", False)],
+)
+def test_a_file_with_something_else_in_it_is_no_database(tmp_path: Path, content: bytes | None, may_be: bool) -> None:
+    path = tmp_path / "file"
+    if content is not None:
+        path.write_bytes(content)
+    url = f"sqlite:///{path}"
+    if may_be:
+        check_database(url)
+    else:
+        with pytest.raises(ConfigurationError, match="no SQLite database"):
+            check_database(url)
+
+
+def test_a_directory_or_a_pipe_is_no_database_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for url in (f"sqlite:///{tmp_path}", f"sqlite:///{tmp_path / 'pipe'}"):
+        with pytest.raises(ConfigurationError, match="no SQLite database"):
+            check_database(url)

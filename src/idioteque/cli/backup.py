@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import click
 
 from idioteque.cli.output import show_record
@@ -25,7 +27,11 @@ def backup(url: str, file: str, as_json: bool) -> None:
     path = sqlite_path(url)
     if path == MEMORY:
         raise ConfigurationError("what is kept in memory cannot be copied")
-    size = back_up(path, file)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends as Ctrl-C does, and leaves nothing
+    try:
+        size = back_up(path, file)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if as_json:
         show_record({"file": file, "bytes": size}, as_json=True)
     else:

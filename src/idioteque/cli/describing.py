@@ -39,7 +39,7 @@ def checked_name(name: str, what: str) -> str:
     if "" not in sys.path:
         sys.path.insert(0, "")
     top = module.partition(".")[0]
-    if importlib.util.find_spec(top) is None:
+    if top == "__main__" or importlib.util.find_spec(top) is None:  # this command is no app
         raise ConfigurationError(f"there is no module {top!r} in {os.getcwd()} or among what is installed")
     return name
 

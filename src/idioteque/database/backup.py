@@ -35,8 +35,9 @@ def back_up(path: str, target: str) -> int:
             return os.fstat(handle).st_size
         finally:
             os.close(handle)
-            with suppress(FileNotFoundError):
-                os.unlink(part)
+            for name in (part, f"{part}-journal"):  # SQLite leaves its journal behind when the disk is full
+                with suppress(FileNotFoundError):
+                    os.unlink(name)
     except FileExistsError:
         raise ConfigurationError(f"{target!r} exists, and nothing is written over") from None
     except (apsw.Error, OSError) as error:

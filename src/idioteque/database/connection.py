@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol, cast
@@ -43,10 +44,10 @@ class Connection(Protocol):
 def may_be_database(path: str) -> bool:
     """Whether a path is free, or that of an empty file or of a SQLite database, by its first bytes."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False  # a directory, or a pipe, which would be waited for
         with Path(path).open("rb") as file:
             return file.read(len(MAGIC)) in (b"", MAGIC)
-    except IsADirectoryError:
-        return False
     except OSError:  # it does not exist yet, or opening it will tell why it cannot be read
         return True
 
