@@ -71,6 +71,13 @@ async def test_what_becomes_of_messages_is_counted() -> None:
     assert found["database_commit_seconds_count"] == found["database_commit_operations_count"] > 5
 
 
+async def test_every_answer_is_there_from_the_start_so_that_a_rate_sees_the_first(house: House) -> None:
+    found = await scrape(house)
+    answers = {name: value for name, value in found.items() if name.startswith("attempts_total")}
+    assert answers == {f"attempts_total{{{answer}}}": 0 for answer in ("2xx", "3xx", "4xx", "5xx", "none")}
+    assert (found["requests_refused_total{400}"], found["requests_refused_total{401}"]) == (0, 0)
+
+
 async def test_dead_letters_sent_again_schedules_and_callbacks_count_as_accepted() -> None:
     async with open_house([500, 200]) as house:
         await house.publish(retries="0", failure_callback="https://shop.test/failed")
@@ -168,7 +175,7 @@ async def test_no_label_grows_with_what_is_sent(house: House) -> None:
                             flow_control_value="parallelism=1")  # fmt: skip
     text = (await house.call("GET", "/metrics")).text
     labels = set(re.findall(r'(\w+)="', "\n".join(line for line in text.splitlines() if "idioteque_" in line)))
-    assert labels == {"le", "answer", "version"}
+    assert labels == {"le", "answer", "status", "version"}
     assert "shop1" not in text
 
 

@@ -20,6 +20,10 @@ from idioteque.server.core.deliverer import Deliverer
 from idioteque.server.core.metrics import Metrics
 from idioteque.server.core.status import sizes
 
+# Shown from the start: Prometheus takes no rise from nothing to the first value of a series for an increase.
+ANSWERS = dict.fromkeys((0, 2, 3, 4, 5), 0)
+REFUSALS = dict.fromkeys((400, 401), 0)
+
 
 class ServerCollector(Collector):
     """Turns plain numbers into metrics when it is asked; every label has a fixed, small set of values."""
@@ -54,13 +58,13 @@ class ServerCollector(Collector):
             "Requests that were refused before they reached an endpoint.",
             labels=["status"],
         )
-        for status, count in sorted(metrics.refusals.items()):
+        for status, count in sorted((REFUSALS | metrics.refusals).items()):
             refused.add_metric([str(status)], count)
         yield refused
 
     def _attempts(self) -> Iterable[Metric]:
         attempts = CounterMetricFamily("idioteque_attempts", "Attempts that ended, by their answer.", labels=["answer"])
-        for hundreds, count in sorted(self._metrics.answers.items()):
+        for hundreds, count in sorted((ANSWERS | self._metrics.answers).items()):
             attempts.add_metric([f"{hundreds}xx" if hundreds else "none"], count)
         yield attempts
         yield _histogram("attempt_duration_seconds", "Time of one attempt.", self._metrics.attempt_s)
