@@ -137,6 +137,7 @@ async def test_a_full_disk_refuses_publishes_and_forgets_no_outcome() -> None:
         reply = await house.call("POST", f"/v2/publish/{SHOP}")
         assert (reply.status, "no room" in reply.json["error"]) == (507, True)
         assert (await house.call("GET", "/v2/events")).status == 200
+        assert 'idioteque_requests_refused_total{status="507"} 1.0' in (await house.call("GET", "/metrics")).text
         disk.full = False
         await house.clock.advance(10)
         assert len(house.wire.requests) == 2

@@ -22,7 +22,7 @@ from idioteque.server.core.status import sizes
 
 # Shown from the start: Prometheus takes no rise from nothing to the first value of a series for an increase.
 ANSWERS = dict.fromkeys((0, 2, 3, 4, 5), 0)
-REFUSALS = dict.fromkeys((400, 401), 0)
+REFUSALS = dict.fromkeys((400, 401, 507), 0)
 
 
 class ServerCollector(Collector):
