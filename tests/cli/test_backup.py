@@ -86,7 +86,7 @@ def test_a_damaged_database_is_found_out(source: Path, tmp_path: Path) -> None:
     ("url", "says"),
     [
         ("sqlite:///missing.db", "there is no database"),
-        ("sqlite://:memory:", "in memory"),
+        ("sqlite://:memory:", "there is no database"),
         ("postgresql://u@h/x", "pg_dump"),
         ("mysql://h/x", "names no database"),
         ("sqlite:///junk.db", "not a database"),

@@ -394,7 +394,7 @@ def test_an_app_brings_its_own_store_and_mount(
     for app, said in (
         ("shop_of_runs:number", "is a int, not a Worker"),
         ("shop_of_runs:missing", "cannot be loaded"),
-        ("no_such_module:worker", "cannot be loaded"),
+        ("no_such_module:worker", "there is no module 'no_such_module'"),
         ("that_exits:worker", "cannot be loaded: SystemExit: 3"),
         ("shop_of_runs", "write MODULE:WORKER"),
     ):

@@ -8,7 +8,6 @@ import click
 
 from idioteque.cli.output import show_record
 from idioteque.database import back_up, is_postgres, sqlite_path
-from idioteque.database.connection import MEMORY
 from idioteque.errors import ConfigurationError, counted
 
 
@@ -25,8 +24,6 @@ def backup(url: str, file: str, as_json: bool) -> None:
     if is_postgres(url):
         raise ConfigurationError("a PostgreSQL database is copied with pg_dump, or by its host")
     path = sqlite_path(url)
-    if path == MEMORY:
-        raise ConfigurationError("what is kept in memory cannot be copied")
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends as Ctrl-C does, and leaves nothing
     try:
         size = back_up(path, file)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from idioteque.cli.describing import checked_name
 from idioteque.client import usable
 from idioteque.database import sqlite_path
 from idioteque.dispatcher import Dispatcher
@@ -77,11 +77,7 @@ async def opened(place: Place) -> AsyncGenerator[Runs, None]:
 
 def imported_worker(name: str) -> Worker:
     """Return the worker `module:attribute` from the current directory or whatever is installed."""
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise InvalidValue(f"write MODULE:WORKER, like shop:worker, not {name!r}")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    module, _, attribute = checked_name(name, "WORKER").partition(":")
     try:
         worker: object = getattr(importlib.import_module(module), attribute)
     except (Exception, SystemExit) as error:  # whatever the module raises is somebody's code

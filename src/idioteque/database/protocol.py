@@ -90,11 +90,9 @@ async def migrate(database: Database, component: str, package: str) -> int:
     is no error, since both work side by side while one takes the place of the other; a warning tells of it.
     """
     scripts = _scripts(package)
-    newer: set[int] = set()
 
-    def operation(tx: Transaction) -> int:
+    def operation(tx: Transaction) -> tuple[int, set[int]]:
         applied = _applied(tx, component)
-        newer.update(applied - scripts.keys())
         missing = [(version, script) for version, (_, script) in scripts.items() if version not in applied]
         for version, script in missing:
             tx.script(script)
@@ -102,9 +100,9 @@ async def migrate(database: Database, component: str, package: str) -> int:
                 "INSERT INTO idioteque_migrations (component, version) VALUES (:component, :version)",
                 {"component": component, "version": version},
             )
-        return len(missing)
+        return len(missing), applied - scripts.keys()
 
-    count = await database.write(operation, is_long=True)
+    count, newer = await database.write(operation, is_long=True)
     if newer:
         logger.warning(
             "a newer release has changed the tables of the %s: migration %04d is applied, this release knows %04d",
